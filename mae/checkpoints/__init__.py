@@ -1,0 +1,1 @@
+"""Our checkpoint format, and translation from those of others."""

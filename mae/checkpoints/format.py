@@ -1,0 +1,74 @@
+"""Our folder: ``config.json`` says what to build, ``model.safetensors`` holds the weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mae.models.autoencoder import MaskedAutoencoder
+from mae.models.encoder import Encoder
+
+FORMAT = "mae-1"
+
+
+@dataclass
+class Checkpoint:
+    """Weights under our names, whatever file they came from.
+
+    Attributes:
+        source: The path, for messages.
+        kind: What it is, in words.
+        config: ``encoder``, and where there is one ``decoder`` and ``normalize_pixels``: what create_autoencoder takes.
+        state: ``encoder.vit.*`` and ``decoder.*`` tensors.
+        ignored: Keys of the file that belong to neither, each known by name.
+    """
+
+    source: str
+    kind: str
+    config: dict[str, Any]
+    state: dict[str, Tensor]
+    ignored: list[str] = field(default_factory=list)
+
+    @property
+    def has_decoder(self) -> bool:
+        """Whether it can reconstruct."""
+        return "decoder" in self.config
+
+
+def describe(model: MaskedAutoencoder | Encoder) -> dict[str, Any]:
+    """Return all that is needed to build the model again, as plain values."""
+    encoder = model.encoder if isinstance(model, MaskedAutoencoder) else model
+    config = dict(model.config) if isinstance(model, MaskedAutoencoder) else {"encoder": model.config}
+    return {**config, "pixel_mean": encoder.pixel_mean, "pixel_std": encoder.pixel_std}
+
+
+def save(model: MaskedAutoencoder | Encoder, folder: str | Path) -> Path:
+    """Write a model as ``config.json`` and ``model.safetensors``; an encoder alone is saved without decoder.
+
+    Both files appear under their names only when they are complete.
+
+    Returns:
+        The folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    prefix = "" if isinstance(model, MaskedAutoencoder) else "encoder."
+    state = {prefix + key: value.detach().contiguous().cpu() for key, value in model.state_dict().items()}
+    save_file(state, folder / ".model.safetensors", metadata={"format": "pt"})
+    (folder / ".config.json").write_text(json.dumps({"format": FORMAT, **describe(model)}, indent=2) + "\n")
+    for name in ("model.safetensors", "config.json"):
+        (folder / f".{name}").replace(folder / name)
+    return folder
+
+
+def read_folder(folder: Path) -> Checkpoint:
+    """Read what ``save`` wrote."""
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("format")
+    kind = "autoencoder" if "decoder" in config else "encoder"
+    return Checkpoint(str(folder), f"{kind} folder of this project", config, load_file(folder / "model.safetensors"))

@@ -1,0 +1,1 @@
+"""Sources, decoding, transforms, statistics and the DataModule."""

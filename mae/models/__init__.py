@@ -1,0 +1,1 @@
+"""Tensors to tensors: patches, positions, encoder, decoder, autoencoder, heads, classifier."""

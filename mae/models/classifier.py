@@ -1,0 +1,73 @@
+"""An encoder that sees every patch, pooling, and a head."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mae.models.encoder import Encoder
+
+POOLINGS = ("mean", "token")
+
+
+def pool_tokens(tokens: Tensor, prefix: int, pool: str) -> Tensor:
+    """Pool (B, prefix + L, D) to (B, D): ``mean`` of the patch tokens, or the class ``token``."""
+    return tokens[:, 0] if pool == "token" else tokens[:, prefix:].mean(dim=1)
+
+
+class Classifier(nn.Module):
+    """Images (B, C, H, W) to logits (B, K).
+
+    Args:
+        encoder: Every patch is seen; nothing is masked.
+        head: (B, D) to (B, K).
+        pool: ``mean`` over the patch tokens or the class ``token``.
+        frozen: The encoder gets no gradient and stays in eval mode, whatever ``train()`` says.
+
+    A fine-tuned encoder with mean pooling is normalised after the pooling by a fresh LayerNorm, as in the paper's
+    released recipe; a frozen one keeps its own last norm, which the features were trained behind.
+
+    Raises:
+        ValueError: The pooling is unknown, or asks for a class token that the encoder lacks.
+    """
+
+    def __init__(self, encoder: Encoder, head: nn.Module, *, pool: str = "mean", frozen: bool = False) -> None:
+        super().__init__()
+        check_pool(encoder, pool)
+        self.encoder = encoder
+        self.head = head
+        self.pool = pool
+        self.frozen = frozen
+        self.norm: nn.Module = nn.Identity()
+        if frozen:
+            encoder.requires_grad_(False)
+        else:
+            encoder.requires_grad_(True)  # fixed positions too: the paper fine-tunes them
+            if pool == "mean":
+                self.norm = nn.LayerNorm(encoder.width, eps=encoder.config["norm_eps"])
+                encoder.vit.norm = nn.Identity()
+
+    def train(self, mode: bool = True) -> Classifier:
+        """Switch mode; a frozen encoder stays in eval mode, its statistics and stochastic depth too."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return pooled features (B, D)."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            tokens = self.encoder(images)
+            return self.norm(pool_tokens(tokens, self.encoder.num_prefix_tokens, self.pool))  # type: ignore[no-any-return]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (B, K)."""
+        return self.head(self.features(images))  # type: ignore[no-any-return]
+
+
+def check_pool(encoder: Encoder, pool: str) -> None:
+    """Raise a ValueError where the encoder cannot be pooled this way."""
+    if pool not in POOLINGS:
+        raise ValueError(f"pool={pool!r} is unknown: choose one of {', '.join(POOLINGS)}")
+    if pool == "token" and encoder.vit.cls_token is None:
+        raise ValueError(f"pool=token needs a class token, which {encoder.config['name']} has not: choose pool=mean")

@@ -1,0 +1,228 @@
+"""The encoder: any timm VisionTransformer, run on the visible patches alone."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.layers import PatchEmbed
+from timm.models import checkpoint_seq
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from mae.masking.plan import MaskPlan, gather_patches
+from mae.models.patches import as_pair, patch_grid, patchify
+from mae.models.positions import resample_positions, sincos_positions
+
+POSITIONS = ("sincos", "learned")
+
+
+class Encoder(nn.Module):
+    """A timm VisionTransformer that embeds and processes only the patches that a plan keeps.
+
+    Args:
+        name: Any timm ViT, such as ``vit_base_patch16_224``; its class and register tokens are kept.
+        image_size: Side or (H, W) in pixels; the patch must divide it.
+        in_channels: C.
+        patch_size: P; None takes the timm model's own.
+        positions: ``sincos`` (fixed, as in the paper) or ``learned``.
+        width: D; None takes the timm model's own, as for depth, heads and mlp_ratio.
+        depth: Number of blocks.
+        heads: Attention heads per block.
+        mlp_ratio: Hidden width of the MLP over D.
+        norm_eps: Epsilon of every LayerNorm; timm's and the paper's is 1e-6.
+        drop_path: Stochastic depth at the last block, rising linearly from 0.
+        options: Further arguments of the timm model.
+
+    Raises:
+        ValueError: The model is unknown or no ViT, or the sizes do not fit.
+    """
+
+    pixel_mean: tuple[float, ...] | None = None
+    """Per-channel mean of the pixels in [0, 1] that the encoder was trained on; None until it is known."""
+    pixel_std: tuple[float, ...] | None = None
+
+    def __init__(
+        self,
+        name: str,
+        image_size: int | tuple[int, int] = 224,
+        in_channels: int = 3,
+        *,
+        patch_size: int | None = None,
+        positions: str = "sincos",
+        width: int | None = None,
+        depth: int | None = None,
+        heads: int | None = None,
+        mlp_ratio: float | None = None,
+        norm_eps: float = 1e-6,
+        drop_path: float = 0.0,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if positions not in POSITIONS:
+            raise ValueError(f"model.positions={positions!r} is unknown: choose one of {', '.join(POSITIONS)}")
+        self.image_size = as_pair(image_size)
+        chosen = {"patch_size": patch_size, "embed_dim": width, "depth": depth, "num_heads": heads, "mlp_ratio": mlp_ratio}
+        chosen = {key: value for key, value in chosen.items() if value is not None}
+        P = patch_size or _own_patch_size(name)
+        self.grid = patch_grid(self.image_size, P)
+        w, h = chosen.get("embed_dim"), chosen.get("num_heads")
+        if w and h and w % h:
+            raise ValueError(f"model.width={w} is not divisible by model.heads={h}")
+        self.vit = _create_vit(
+            name,
+            img_size=self.image_size,
+            in_chans=in_channels,
+            num_classes=0,
+            # No pooling and no fc_norm: `norm` ends the trunk, and no parameter is left without a gradient.
+            global_pool="",
+            fc_norm=False,
+            norm_layer=partial(nn.LayerNorm, eps=norm_eps),
+            drop_path_rate=drop_path,
+            **chosen,
+            **(options or {}),
+        )
+        self.patch_size = P
+        self.in_channels = in_channels
+        self.width: int = self.vit.embed_dim
+        self.depth: int = len(self.vit.blocks)
+        self.num_prefix_tokens: int = self.vit.num_prefix_tokens
+        self.config: dict[str, Any] = {
+            "name": name,
+            "image_size": list(self.image_size),
+            "in_channels": in_channels,
+            "patch_size": P,
+            "positions": positions,
+            "width": self.width,
+            "depth": self.depth,
+            "heads": self.vit.blocks[0].attn.num_heads,
+            "mlp_ratio": mlp_ratio,
+            "norm_eps": norm_eps,
+            "options": dict(options or {}),
+        }
+        initialize_mae(self.vit)
+        if positions == "sincos":
+            self._fix_sincos()
+
+    def forward(self, images: Tensor, plan: MaskPlan | None = None) -> Tensor:
+        """Encode images (B, C, H, W) to tokens (B, prefix + V, D), normalised.
+
+        With a plan only its visible patches enter, in the plan's order. Without one every patch is seen, and the result
+        equals timm's ``forward_features``: inference never masks.
+        """
+        if images.shape[1:] != (self.in_channels, *self.image_size):
+            raise ValueError(
+                f"images of shape {tuple(images.shape)} do not fit an encoder of "
+                f"(B, {self.in_channels}, {self.image_size[0]}, {self.image_size[1]})"
+            )
+        vit = self.vit
+        if plan is None:
+            return vit.forward_features(images)  # type: ignore[no-any-return]
+        tokens = vit.norm_pre(self._embed_visible(images, plan))
+        tokens = checkpoint_seq(vit.blocks, tokens) if vit.grad_checkpointing else vit.blocks(tokens)
+        return vit.norm(tokens)  # type: ignore[no-any-return]
+
+    def _embed_visible(self, images: Tensor, plan: MaskPlan) -> Tensor:
+        """Embed the visible patches and add their positions: (B, C, H, W) to (B, prefix + V, D)."""
+        if plan.grid != self.grid:
+            raise ValueError(f"a plan for a {plan.grid} grid does not fit the encoder's {self.grid}")
+        vit, B = self.vit, images.shape[0]
+        visible = gather_patches(patchify(images, self.patch_size), plan.keep)
+        # The patch convolution touches each patch once, so on single patches it is this matrix product.
+        weight = vit.patch_embed.proj.weight.permute(0, 2, 3, 1).flatten(1)
+        tokens = vit.patch_embed.norm(F.linear(visible, weight, vit.patch_embed.proj.bias))
+        prefix = [token.expand(B, -1, -1) for token in (vit.cls_token, vit.reg_token) if token is not None]
+        if vit.pos_embed is not None:
+            rows = self.position_prefix
+            tokens = tokens + gather_patches(vit.pos_embed[:, rows:].expand(B, -1, -1), plan.keep)
+            if rows:
+                prefix = [torch.cat(prefix, dim=1) + vit.pos_embed[:, :rows]]
+        return vit.pos_drop(torch.cat([*prefix, tokens], dim=1))  # type: ignore[no-any-return]
+
+    @property
+    def position_prefix(self) -> int:
+        """Rows of the position table that belong to class and register tokens."""
+        return 0 if self.vit.no_embed_class else self.num_prefix_tokens
+
+    def resample_state(self, state: dict[str, Tensor], old: tuple[int, int]) -> dict[str, Tensor]:
+        """Return an encoder state whose position table, of the stored grid ``old``, fits this encoder's grid."""
+        key = "vit.pos_embed"
+        if key not in state or old == self.grid:
+            return state
+        return {**state, key: resample_positions(state[key], old, self.grid, self.position_prefix)}
+
+    def _fix_sincos(self) -> None:
+        table = self.vit.pos_embed
+        if table is None:
+            raise ValueError(f"{self.config['name']} has no position table: model.positions=sincos has nothing to fill")
+        with torch.no_grad():
+            table.copy_(sincos_positions(self.grid, self.width, self.position_prefix))
+        table.requires_grad_(False)
+
+
+def initialize_mae(module: nn.Module) -> None:
+    """Initialise as MAE does: Linear and the patch convolution (as a flat Linear) Xavier-uniform, biases zero, norms one,
+    class, register and mask tokens normal with deviation 0.02.
+    """  # noqa: D205
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d):
+            nn.init.xavier_uniform_(part.weight.flatten(1) if isinstance(part, nn.Linear) else part.weight.data.flatten(1))
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.LayerNorm):
+            nn.init.ones_(part.weight)
+            nn.init.zeros_(part.bias)
+    for name, parameter in module.named_parameters():
+        if name.rpartition(".")[2] in ("cls_token", "reg_token", "mask_token"):
+            nn.init.normal_(parameter, std=0.02)
+
+
+def _known(name: str) -> str:
+    if not timm.is_model(name.partition(".")[0]):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models('vit*') lists them"
+        raise ValueError(f"model.name={name!r} is not a timm model: {hint}")
+    return name
+
+
+def _own_patch_size(name: str) -> int:
+    """Return the patch side of a timm ViT, or raise where it is no ViT with one patch embedding."""
+    with torch.device("meta"):
+        vit = timm.create_model(_known(name), num_classes=0)
+    _check_vit(name, vit)
+    height, width = vit.patch_embed.patch_size
+    if height != width:
+        raise ValueError(f"{name} has patches of {height}x{width}: only square patches are supported")
+    return int(height)
+
+
+def _create_vit(name: str, **arguments: Any) -> VisionTransformer:
+    try:
+        vit = timm.create_model(_known(name), **arguments)
+    except (TypeError, AssertionError) as error:
+        with torch.device("meta"):
+            _check_vit(name, timm.create_model(name))
+        raise ValueError(f"timm cannot build {name} with model.options={arguments}: {error}") from error
+    _check_vit(name, vit)
+    return vit
+
+
+def _check_vit(name: str, model: nn.Module) -> None:
+    kind = type(model).__name__
+    if not isinstance(model, VisionTransformer):
+        raise ValueError(
+            f"model.name={name!r} is of the class {kind}, not a VisionTransformer: convolutions, windows and the like need "
+            f"every patch in its place, so hidden patches cannot be dropped; choose a ViT such as vit_small_patch16_224"
+        )
+    if type(model)._pos_embed is not VisionTransformer._pos_embed:
+        raise ValueError(f"model.name={name!r} is of the class {kind}, which places its tokens in its own way: choose a plain ViT")
+    if not isinstance(model.patch_embed, PatchEmbed):
+        raise ValueError(
+            f"model.name={name!r} embeds patches with a {type(model.patch_embed).__name__}, whose receptive field looks into "
+            f"hidden patches: choose a ViT whose patch embedding is one convolution, such as vit_small_patch16_224"
+        )

@@ -1,0 +1,1 @@
+"""Parameter groups, layer-wise decay and schedules."""

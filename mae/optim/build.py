@@ -1,0 +1,59 @@
+"""An optimizer and its schedule, from plain values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timm.optim import Lars
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from mae.optim.groups import parameter_groups
+from mae.optim.schedule import warmup_cosine
+
+OPTIMIZERS = ("adamw", "sgd", "lars")
+
+
+def create_optimizer(
+    module: nn.Module,
+    *,
+    name: str,
+    lr: float,
+    weight_decay: float,
+    betas: tuple[float, float] = (0.9, 0.95),
+    momentum: float = 0.9,
+    layer_decay: float = 1.0,
+    depth: int = 0,
+    fused: bool = False,
+) -> Optimizer:
+    """Return ``adamw``, ``sgd`` or ``lars`` over the trainable parameters of a module.
+
+    Args:
+        module: What is trained.
+        name: The optimizer.
+        lr: Peak learning rate of the last layer.
+        weight_decay: Not applied to biases, norms and tokens.
+        betas: Of AdamW; the paper pretrains with (0.9, 0.95) and fine-tunes with (0.9, 0.999).
+        momentum: Of SGD and LARS.
+        layer_decay: Factor on the learning rate from each layer to the one before it.
+        depth: Number of encoder blocks.
+        fused: One kernel for all parameters of AdamW, on a GPU.
+
+    Raises:
+        ValueError: The optimizer is unknown.
+    """
+    groups: list[dict[str, Any]] = parameter_groups(module, lr, weight_decay, layer_decay=layer_decay, depth=depth)
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=fused)
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=momentum)
+    if name == "lars":
+        return Lars(groups, lr=lr, momentum=momentum)  # type: ignore[no-any-return]
+    raise ValueError(f"optim.name={name!r} is unknown: choose one of {', '.join(OPTIMIZERS)}")
+
+
+def create_schedule(optimizer: Optimizer, warmup_steps: int, total_steps: int, final: float = 0.0) -> LambdaLR:
+    """Return a per-step warm-up and cosine that scales each group's own learning rate."""
+    return LambdaLR(optimizer, warmup_cosine(warmup_steps, total_steps, final))

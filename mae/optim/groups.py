@@ -1,0 +1,62 @@
+"""Parameter groups: what decays, and at which learning rate each layer learns."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from torch import nn
+
+NO_DECAY_TOKENS = ("cls_token", "reg_token", "mask_token", "pos_embed")
+
+
+def layer_index(name: str, depth: int) -> int:
+    """Return the layer of a parameter: 0 embeddings, 1 to depth the encoder's blocks, depth + 1 what follows them."""
+    block = re.search(r"(?:^|\.)vit\.blocks\.(\d+)\.", name)
+    if block:
+        return int(block.group(1)) + 1
+    if re.search(r"(?:^|\.)vit\.(patch_embed|pos_embed|cls_token|reg_token|norm_pre)\b", name):
+        return 0
+    return depth + 1
+
+
+def decays(name: str, parameter: nn.Parameter) -> bool:
+    """Whether weight decay applies: not to biases, norms and scales, nor to class, mask and position tokens."""
+    return parameter.ndim > 1 and name.rpartition(".")[2] not in NO_DECAY_TOKENS
+
+
+def parameter_groups(
+    module: nn.Module, lr: float, weight_decay: float, *, layer_decay: float = 1.0, depth: int = 0
+) -> list[dict[str, Any]]:
+    """Group the trainable parameters for an optimizer.
+
+    With layer-wise decay (Clark et al. 2020, as in BEiT and MAE) layer i of ``depth + 1`` gets
+    lr * layer_decay ** (depth + 1 - i) as its own ``lr``, which a scheduler scales: not only stored beside it.
+
+    Args:
+        module: Frozen parameters are left out.
+        lr: The learning rate of the last layer.
+        weight_decay: For the parameters that decay.
+        layer_decay: 1 gives every layer the same rate.
+        depth: Number of encoder blocks; needed with layer-wise decay.
+
+    Returns:
+        Groups with ``name``, ``params``, ``lr`` and ``weight_decay``, from the input to the head.
+    """
+    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        layer = layer_index(name, depth) if layer_decay != 1.0 else depth + 1
+        decay = decays(name, parameter)
+        group = groups.setdefault(
+            (layer, decay),
+            {
+                "name": f"layer {layer}{'' if decay else ', no decay'}",
+                "params": [],
+                "lr": lr * layer_decay ** (depth + 1 - layer),
+                "weight_decay": weight_decay if decay else 0.0,
+            },
+        )
+        group["params"].append(parameter)
+    return [groups[key] for key in sorted(groups)]

@@ -1,0 +1,1 @@
+"""LightningModules and callbacks: the only room that knows Lightning."""
