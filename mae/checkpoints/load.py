@@ -96,7 +96,7 @@ def encoder_from(
         checkpoint.state = {
             key if key.startswith("decoder.") else f"encoder.{key}": value for key, value in state.items()
         }
-    encoder.pixel_mean, encoder.pixel_std = _pixel_statistics(checkpoint.config)
+    _keep_pixel_statistics(encoder, checkpoint.config)
     return encoder, _load(encoder, checkpoint, keep=("encoder.",), strip="encoder.")
 
 
@@ -109,13 +109,13 @@ def build_autoencoder(config: dict[str, Any]) -> MaskedAutoencoder:
         decoder_options=decoder,
         normalize_pixels=config["normalize_pixels"],
     )
-    model.encoder.pixel_mean, model.encoder.pixel_std = _pixel_statistics(config)
+    _keep_pixel_statistics(model.encoder, config)
     return model
 
 
-def _pixel_statistics(config: dict[str, Any]) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    mean, std = config.get("pixel_mean"), config.get("pixel_std")
-    return (None if mean is None else tuple(mean)), (None if std is None else tuple(std))
+def _keep_pixel_statistics(encoder: Encoder, config: dict[str, Any]) -> None:
+    if config.get("pixel_mean") is not None:
+        encoder.set_pixel_statistics(config["pixel_mean"], config["pixel_std"])
 
 
 def _load(module: nn.Module, checkpoint: Checkpoint, keep: tuple[str, ...], strip: str) -> LoadReport:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -143,6 +143,16 @@ class Encoder(nn.Module):
             if rows:
                 prefix = [torch.cat(prefix, dim=1) + vit.pos_embed[:, :rows]]
         return vit.pos_drop(torch.cat([*prefix, tokens], dim=1))  # type: ignore[no-any-return]
+
+    def set_pixel_statistics(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Keep the per-channel mean and deviation of the training pixels, in [0, 1].
+
+        Raises:
+            ValueError: They are not one number per channel.
+        """
+        if len(mean) != self.in_channels or len(std) != self.in_channels:
+            raise ValueError(f"data.mean={mean} and data.std={std} must hold one number for each of {self.in_channels} channels")
+        self.pixel_mean, self.pixel_std = tuple(mean), tuple(std)
 
     @property
     def position_prefix(self) -> int:

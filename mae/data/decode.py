@@ -1,0 +1,83 @@
+"""Files to uint8 tensors."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.io import decode_image, read_file
+
+EXTENSIONS = frozenset(".jpg .jpeg .jpe .png .webp .gif .bmp .tif .tiff .ppm .pgm .jp2".split())
+"""What is taken for an image in a folder, in any case."""
+
+TORCHVISION = frozenset(".jpg .jpeg .jpe .png .webp .gif".split())
+
+# Since torchvision 0.29 each call warns that TorchCodec will take over; this module is the only place to change.
+warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torchvision\.io")
+
+
+class UnreadableImageError(ValueError):
+    """A file that is no image, or a damaged one."""
+
+
+def read_image(path: str | Path) -> Tensor:
+    """Read an image upright: uint8 (1, H, W) where it is greyscale, else (3, H, W) RGB.
+
+    torchvision decodes what it can, Pillow the rest (TIFF, BMP, CMYK, 16 bits, damaged headers).
+
+    Raises:
+        UnreadableImageError: Neither can.
+    """
+    path = Path(path)
+    if path.suffix.lower() in TORCHVISION:
+        try:
+            image = decode_image(read_file(str(path)), apply_exif_orientation=True)
+        except (RuntimeError, ValueError):
+            image = None
+        if image is not None and image.dtype == torch.uint8:
+            image = image[0] if image.ndim == 4 else image  # the first frame of an animation
+            if image.shape[0] in (1, 3):
+                return image
+            if image.shape[0] == 2:
+                return image[:1]
+    try:
+        with Image.open(path) as opened:
+            upright = ImageOps.exif_transpose(opened)
+            if upright.mode.startswith(("I", "F")):  # 16 and 32 bits: Pillow's own conversion would clip them
+                array = np.asarray(upright, dtype=np.float64)
+                top = 65535.0 if array.max() > 255 else 255.0
+                return torch.from_numpy((array / top * 255).clip(0, 255).round().astype(np.uint8)).unsqueeze(0)
+            grey = upright.mode in ("1", "L", "LA")
+            array = np.array(upright.convert("L" if grey else "RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UnreadableImageError(f"{path} cannot be read as an image ({error})") from None
+    return torch.from_numpy(array).unsqueeze(0) if grey else torch.from_numpy(array).permute(2, 0, 1)
+
+
+def read_size(path: str | Path) -> tuple[int, int]:
+    """Return (H, W), upright, from the header alone.
+
+    Raises:
+        UnreadableImageError: The header cannot be read.
+    """
+    try:
+        with Image.open(path) as opened:
+            width, height = opened.size
+            orientation = opened.getexif().get(0x0112, 1)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UnreadableImageError(f"{path} cannot be read as an image ({error})") from None
+    return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
+
+
+def to_channels(image: Tensor, channels: int) -> Tensor:
+    """Turn grey into RGB or RGB into grey (ITU-R 601 luma): uint8 (1 or 3, H, W) to (channels, H, W)."""
+    if image.shape[0] == channels:
+        return image
+    if image.shape[0] == 1:
+        return image.expand(channels, -1, -1)
+    weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    return (image * weights).sum(0, keepdim=True).round().to(torch.uint8)

@@ -1,0 +1,152 @@
+"""Data sets known by name: scikit-learn's digits and torchvision's own."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor
+from torchvision import datasets
+from torchvision.transforms.v2 import functional as TF
+
+from mae.data.sources import Source, Splits, Subset, hold_out, with_validation
+
+
+class TensorSource:
+    """Images that lie in memory: uint8 (N, C, H, W)."""
+
+    def __init__(self, images: Tensor, labels: np.ndarray | None, classes: tuple[str, ...]) -> None:
+        self.images = images
+        self.labels = labels
+        self.classes = classes
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def image(self, index: int) -> Tensor:
+        """Return an image as uint8 (C, H, W)."""
+        return self.images[index]
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Return (H, W)."""
+        return self.images.shape[2], self.images.shape[3]
+
+    def name(self, index: int) -> str:
+        """Return the number."""
+        return f"image {index}"
+
+
+def digits() -> Splits:
+    """scikit-learn's 1,797 real handwritten digits, 8x8: offline, and ready at once. A fifth of them is the test split."""
+    bunch = load_digits()
+    images = torch.from_numpy((bunch.images * (255 / 16)).round().astype(np.uint8)).unsqueeze(1)
+    everything = TensorSource(images, bunch.target.astype(np.int64), tuple("0123456789"))
+    rest, test = hold_out(everything, 360)
+    return with_validation(Subset(everything, rest), None, Subset(everything, test))
+
+
+class TorchvisionSource:
+    """A torchvision data set that gives (PIL image, class) pairs."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+        labels = next((getattr(dataset, name) for name in ("targets", "labels", "_labels") if hasattr(dataset, name)), None)
+        self.labels = None if labels is None else np.asarray(labels, dtype=np.int64).reshape(-1)
+        if self.labels is not None and (self.labels < 0).any():  # STL-10 marks what has no label by -1
+            self.labels = None
+        names = getattr(dataset, "classes", None)
+        if self.labels is None:
+            self.classes: tuple[str, ...] = ()
+        elif names and len(names) > self.labels.max():
+            self.classes = tuple(str(name) for name in names)
+        else:
+            self.classes = tuple(str(number) for number in range(int(self.labels.max()) + 1))
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def image(self, index: int) -> Tensor:
+        """Return an image as uint8 (C, H, W)."""
+        picture = self.dataset[index][0]
+        if picture.mode not in ("L", "RGB"):
+            picture = picture.convert("RGB")
+        return TF.pil_to_tensor(picture)  # type: ignore[no-any-return]
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Return (H, W)."""
+        width, height = self.dataset[index][0].size
+        return height, width
+
+    def name(self, index: int) -> str:
+        """Return the number."""
+        return f"image {index}"
+
+
+Arguments = dict[str, Any]
+TRAIN_TEST: tuple[Arguments, Arguments | None, Arguments | None] = ({"train": True}, None, {"train": False})
+SPLIT_TRAIN_TEST: tuple[Arguments, Arguments | None, Arguments | None] = ({"split": "train"}, None, {"split": "test"})
+SPLIT_ALL: tuple[Arguments, Arguments | None, Arguments | None] = ({"split": "train"}, {"split": "val"}, {"split": "test"})
+
+TORCHVISION: dict[str, tuple[Callable[..., Any], tuple[Arguments, Arguments | None, Arguments | None]]] = {
+    "mnist": (datasets.MNIST, TRAIN_TEST),
+    "fashion_mnist": (datasets.FashionMNIST, TRAIN_TEST),
+    "kmnist": (datasets.KMNIST, TRAIN_TEST),
+    "qmnist": (datasets.QMNIST, TRAIN_TEST),
+    "cifar10": (datasets.CIFAR10, TRAIN_TEST),
+    "cifar100": (datasets.CIFAR100, TRAIN_TEST),
+    "svhn": (datasets.SVHN, SPLIT_TRAIN_TEST),
+    "stl10": (datasets.STL10, SPLIT_TRAIN_TEST),
+    "stl10_unlabeled": (datasets.STL10, ({"split": "unlabeled"}, None, None)),
+    "gtsrb": (datasets.GTSRB, SPLIT_TRAIN_TEST),
+    "food101": (datasets.Food101, SPLIT_TRAIN_TEST),
+    "dtd": (datasets.DTD, SPLIT_ALL),
+    "flowers102": (datasets.Flowers102, SPLIT_ALL),
+    "fgvc_aircraft": (datasets.FGVCAircraft, SPLIT_ALL),
+    "pcam": (datasets.PCAM, SPLIT_ALL),
+    "oxford_iiit_pet": (datasets.OxfordIIITPet, ({"split": "trainval"}, None, {"split": "test"})),
+    "eurosat": (datasets.EuroSAT, ({}, None, None)),
+}
+"""By name: the class, and the arguments of its training, validation and test splits."""
+
+
+def torchvision_dataset(name: str | None, root: str | None, download: bool) -> Splits:
+    """One of torchvision's data sets, with its own splits.
+
+    Args:
+        name: One of ``TORCHVISION``.
+        root: Folder that holds it, or will.
+        download: Fetch it where it is missing.
+
+    Raises:
+        ValueError: The name is unknown, or the files are not there and download is off.
+    """
+    if name not in TORCHVISION:
+        near = difflib.get_close_matches(str(name), TORCHVISION, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(TORCHVISION)}"
+        raise ValueError(f"data.name={name!r} is not a data set of torchvision known here: {hint}")
+    if root is None:
+        raise ValueError(f"data={name} needs a folder that holds it, or will: data.root=DIR")
+    kind, splits = TORCHVISION[name]
+
+    def open_split(arguments: Arguments | None) -> Source | None:
+        if arguments is None:
+            return None
+        if "download" in inspect.signature(kind).parameters:
+            arguments = {**arguments, "download": download}
+        try:
+            return TorchvisionSource(kind(root=str(Path(root).expanduser()), **arguments))
+        except RuntimeError as error:
+            remedy = "the download failed" if download else "data.download=true fetches it"
+            raise ValueError(f"{name} is not complete in data.root={root}: {remedy} ({error})") from None
+        except OSError as error:
+            raise ValueError(f"{name} could not be fetched into data.root={root}: {error}") from None
+
+    train = open_split(splits[0])
+    assert train is not None, "every data set has a training split"
+    return with_validation(train, open_split(splits[1]), open_split(splits[2]))

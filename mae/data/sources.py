@@ -1,0 +1,144 @@
+"""What a source of images is, and how one is cut into splits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+
+class Source(Protocol):
+    """Images by index, as stored: uint8 (C, H, W)."""
+
+    classes: tuple[str, ...]
+    """Names of the K classes; empty where there are no labels."""
+    labels: np.ndarray | None
+    """(N,) int64, known without decoding any image; None where there are no labels."""
+
+    def __len__(self) -> int:
+        """N."""
+        ...
+
+    def image(self, index: int) -> Tensor:
+        """Return an image as uint8 (C, H, W); C is 1 or 3. Raises ValueError where it cannot be read."""
+        ...
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Return (H, W) without decoding, where the format allows. Raises ValueError where it cannot be read."""
+        ...
+
+    def name(self, index: int) -> str:
+        """Return what a person calls this image: a path, or a number."""
+        ...
+
+
+class Subset:
+    """Some of a source's images, in the order of the indices."""
+
+    def __init__(self, source: Source, indices: Sequence[int] | np.ndarray) -> None:
+        self.source = source
+        self.indices = np.asarray(indices, dtype=np.int64)
+        self.classes = source.classes
+        self.labels = None if source.labels is None else source.labels[self.indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def image(self, index: int) -> Tensor:
+        """Return an image as uint8 (C, H, W)."""
+        return self.source.image(int(self.indices[index]))
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Return (H, W)."""
+        return self.source.size(int(self.indices[index]))
+
+    def name(self, index: int) -> str:
+        """Return what a person calls this image."""
+        return self.source.name(int(self.indices[index]))
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The parts of a data set; ``test`` is None where the data have none, and is read once, at the very end."""
+
+    train: Source
+    val: Source
+    test: Source | None
+    origin: str
+    """Where the validation split comes from, in words."""
+
+
+VALIDATION_SHARE = 0.1
+VALIDATION_MOST = 5000
+
+
+def hold_out(source: Source, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Split indices into (kept, held out), each sorted: a function of the source's length and labels and the seed.
+
+    Where there are labels every class gives its share, so that a small validation split sees them all.
+    """
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(source))
+    if source.labels is not None:
+        # Walk the classes side by side: rank within the class, as a share of the class, decides who is held out first.
+        shares = np.empty(len(order))
+        labels = source.labels[order]
+        for label in np.unique(labels):
+            members = np.flatnonzero(labels == label)
+            shares[members] = (np.arange(len(members)) + generator.random()) / len(members)
+        order = order[np.argsort(shares, kind="stable")]
+    return np.sort(order[count:]), np.sort(order[:count])
+
+
+def with_validation(train: Source, val: Source | None, test: Source | None) -> Splits:
+    """Return splits; where there is no validation split, hold out a tenth (5,000 at most) of the training images.
+
+    Raises:
+        ValueError: There is a single image, so none can be held out.
+    """
+    if val is not None:
+        return Splits(train, val, test, "the data's own")
+    if len(train) < 2:
+        raise ValueError(f"{len(train)} image is too few: one more is needed for validation")
+    count = min(VALIDATION_MOST, max(1, round(VALIDATION_SHARE * len(train))))
+    kept, held = hold_out(train, count)
+    return Splits(Subset(train, kept), Subset(train, held), test, f"{count:,} images held out of training, the same in every run")
+
+
+def few_labels(labels: np.ndarray, classes: Sequence[str], seed: int, per_class: int | None, fraction: float | None) -> np.ndarray:
+    """Return sorted indices of a draw of labelled images.
+
+    Args:
+        labels: (N,) class of each image.
+        classes: Names, for the message.
+        seed: Another seed is another draw.
+        per_class: This many of every class, or
+        fraction: this share of every class, at least one image each.
+
+    Raises:
+        ValueError: A class has fewer images than asked for, or both are given.
+    """
+    if per_class is not None and fraction is not None:
+        raise ValueError(f"labels_per_class={per_class} and label_fraction={fraction} are both given: choose one")
+    if per_class is None and fraction is None:
+        return np.arange(len(labels))
+    if fraction is not None and not 0 < fraction <= 1:
+        raise ValueError(f"label_fraction={fraction} is no share: choose a number in (0, 1]")
+    if per_class is not None and per_class < 1:
+        raise ValueError(f"labels_per_class={per_class} leaves no label: choose 1 or more")
+    generator = np.random.default_rng(seed)
+    chosen = []
+    for label, name in enumerate(classes):
+        members = generator.permutation(np.flatnonzero(labels == label))
+        wanted = per_class if per_class is not None else max(1, round(float(fraction or 0) * len(members)))
+        if len(members) < wanted:
+            raise ValueError(
+                f"the class {name!r} has {len(members)} training images, fewer than the {wanted} asked for: "
+                f"labels_per_class={len(members)} is the most that every class could give" if per_class is not None
+                else f"the class {name!r} has no training image"
+            )
+        chosen.append(members[:wanted])
+    return np.sort(np.concatenate(chosen))

@@ -1,0 +1,39 @@
+"""Pixel statistics, and standardisation on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+def measure_pixels(images: Iterable[Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return per-channel mean and standard deviation of uint8 images (C, H, W), of pixels in [0, 1].
+
+    Raises:
+        ValueError: There is no image, or every image is one flat colour.
+    """
+    count, total, squares = 0, torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    for image in images:
+        pixels = image.flatten(1).double() / 255
+        count += pixels.shape[1]
+        total = total + pixels.sum(1)
+        squares = squares + pixels.square().sum(1)
+    if not count:
+        raise ValueError("no image to measure the pixel statistics on")
+    mean = total / count
+    std = (squares / count - mean.square()).clamp_min(0).sqrt()
+    if (std < 1e-4).all():
+        raise ValueError(f"the images hold one flat colour ({', '.join(f'{value:.3f}' for value in mean)}): nothing to learn")
+    return tuple(round(value, 6) for value in mean.tolist()), tuple(round(max(value, 1e-3), 6) for value in std.tolist())
+
+
+def standardize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Turn uint8 (B, C, H, W) into float32 of mean 0 and deviation 1; ``mean`` and ``std`` are (C, 1, 1), for [0, 1]."""
+    return (images.float() / 255 - mean) / std
+
+
+def unstandardize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Undo standardize, to floats in [0, 1] (clipped)."""
+    return (images * std + mean).clamp(0, 1)

@@ -1,0 +1,176 @@
+"""Defaults that fit: from a look at the images and the machine to a size, a model and a recipe.
+
+Each rule is a pure function of what was seen; whatever the user gives is kept, and later rules follow from it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mae.data.look import Look
+
+PAPER_BASE_LR = 1.5e-4
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the run has to work with."""
+
+    accelerated: bool
+    cores: int
+
+    @classmethod
+    def here(cls, accelerated: bool) -> Machine:
+        """Return this machine; the cores are those that this process may use."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return cls(accelerated, cores)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One value, and why."""
+
+    key: str
+    value: Any
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.key}={self.value}: {self.reason}"
+
+
+class Chooser:
+    """Fills what is null in a nested config, and keeps the reasons."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config = config
+        self.choices: list[Choice] = []
+
+    def get(self, key: str) -> Any:
+        """Return the value at a dotted key, None where a part of the way is missing."""
+        node: Any = self.config
+        for part in key.split("."):
+            node = node.get(part) if isinstance(node, Mapping) else None
+        return node
+
+    def fill(self, key: str, value: Any, reason: str) -> Any:
+        """Set a dotted key where it is null; return what then stands there."""
+        if self.get(key) is None:
+            *groups, leaf = key.split(".")
+            node = self.config
+            for group in groups:
+                node = node.setdefault(group, {})
+            node[leaf] = value
+            self.choices.append(Choice(key, value, reason))
+        return self.get(key)
+
+
+def preset_for(side: int, count: int, machine: Machine) -> tuple[str, int, str]:
+    """Return (model preset, image size, reason) for images of this short side in pixels."""
+    if side < 24:
+        return "digits", 16, f"images of {side} px"
+    if side < 32:
+        return "small_28", 28, f"images of {side} px"
+    if side < 48:
+        return "small_32", 32, f"images of {side} px"
+    if side < 112:
+        return "small_64", 64, f"images of {side} px"
+    if not machine.accelerated:
+        return "tiny", 224, f"photographs of {side} px, without an accelerator"
+    if count < 100_000:
+        return "small", 224, f"{count:,} photographs of {side} px: fewer than 100,000 do not fill a larger model"
+    return "base", 224, f"{count:,} photographs of {side} px"
+
+
+def choose_images_and_model(
+    chooser: Chooser, look: Look, machine: Machine, load_preset: Callable[[str], Mapping[str, Any]]
+) -> None:
+    """Choose image size, channels and model."""
+    given = chooser.get("data.image_size")
+    side = look.short_side if given is None else (given if isinstance(given, int) else min(given))
+    preset, size, reason = preset_for(side, look.count, machine)
+    chooser.fill("data.image_size", size, reason)
+    seen = "every image looked at is grey" if look.channels == 1 else "colour among the images looked at"
+    chooser.fill("data.channels", look.channels, seen)
+    if chooser.get("model.name") is None:
+        values = load_preset(preset)
+        chooser.choices.append(Choice("model", preset, reason))
+        for group in ("model", "decoder"):
+            for key, value in values[group].items():
+                if chooser.get(f"{group}.{key}") is None and group in chooser.config:
+                    chooser.config[group][key] = value
+
+
+def choose_loading(chooser: Chooser, look: Look, machine: Machine, devices: int) -> None:
+    """Choose crops, flips and worker processes."""
+    if look.short_side < 24:
+        chooser.fill("data.min_scale", 0.6, "so few pixels leave little to crop")
+    chooser.fill("data.min_scale", 0.2, "the paper's")
+    grey_and_small = chooser.get("data.channels") == 1 and look.short_side <= 32
+    chooser.fill("data.flip", not grey_and_small, "may be characters" if grey_and_small else "the paper's")
+    if look.in_files:
+        workers, reason = max(1, min(16, machine.cores // devices - 1)), f"files to decode, {machine.cores} cores"
+    elif machine.accelerated:
+        workers, reason = max(1, min(4, machine.cores // devices - 1)), "images in memory, beside an accelerator"
+    else:
+        workers, reason = 0, "images in memory"
+    chooser.fill("data.num_workers", workers, reason)
+
+
+def choose_pretraining(chooser: Chooser, count: int, machine: Machine) -> None:
+    """Choose batch size, epochs and learning rate for ``count`` training images."""
+    most = (4096 if count >= 500_000 else 1024) if machine.accelerated else 256
+    batch = chooser.fill(
+        "batch_size",
+        _power_of_two(min(most, max(1, count // 8))),
+        f"at least 8 steps an epoch, {most} images at most {'here' if machine.accelerated else 'on a CPU'}",
+    )
+    if machine.accelerated:
+        epochs, reason = _rounded(100e6 / count, 400, 1600), "100 million images seen, within 400 to 1600 epochs"
+    else:
+        epochs, reason = _rounded(0.5e6 / count, 5, 400), "half a million images seen on a CPU, within 5 to 400 epochs"
+    epochs = chooser.fill("epochs", epochs, reason)
+    if batch >= 1024:
+        chooser.fill("optim.base_lr", PAPER_BASE_LR, "the paper's, for large batches")
+    else:
+        rate = float(f"{1e-3 * math.sqrt(256 / batch):.2g}")
+        chooser.fill("optim.base_lr", rate, "1e-3 at 256 images, and with the square root of smaller batches")
+    _choose_pace(chooser, epochs)
+
+
+def choose_finetuning(chooser: Chooser, count: int, machine: Machine) -> None:
+    """Choose batch size, epochs and learning rate for ``count`` labelled images and the protocol."""
+    probe = chooser.get("protocol.name") == "linear_probe"
+    most = (1024 if machine.accelerated else 256) if count > 1024 else 64
+    chooser.fill("batch_size", min(count, _power_of_two(min(most, max(16, count // 8)))), f"{count:,} labelled images")
+    if machine.accelerated:
+        epochs, reason = _rounded(20e6 / count, 50, 100), "the papers' 50 to 100"
+    else:
+        epochs, reason = _rounded(0.25e6 / count, 10, 100), "a quarter million images seen on a CPU, within 10 to 100 epochs"
+    if count < 1000:
+        epochs, reason = 200, "few labels make short epochs"
+    epochs = chooser.fill("epochs", epochs, reason)
+    chooser.fill("optim.base_lr", 1e-2 if probe else 2e-3, f"{chooser.get('protocol.name')} with AdamW")
+    _choose_pace(chooser, epochs)
+
+
+def _choose_pace(chooser: Chooser, epochs: int) -> None:
+    chooser.fill("optim.warmup_epochs", round(epochs * 0.05, 3), "5% of the run, as the paper's 40 of 800 epochs")
+    chooser.fill("trainer.validate_every", _divisor(epochs, epochs // 20), "about 20 validations, the last at the end")
+
+
+def _divisor(number: int, wanted: int) -> int:
+    """Return the largest divisor of a number that is not above the wanted one; 1 always is."""
+    return next(value for value in range(max(1, wanted), 0, -1) if number % value == 0)
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << (number.bit_length() - 1)
+
+
+def _rounded(number: float, low: int, high: int) -> int:
+    """Return a number within bounds, with two significant digits."""
+    return int(float(f"{min(high, max(low, number)):.2g}"))

@@ -1,0 +1,47 @@
+"""Reconstructions as images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mae.masking.plan import MaskPlan, gather_patches
+from mae.models.autoencoder import MaskedAutoencoder
+from mae.models.patches import patchify, unpatchify
+from mae.objectives.pixels import denormalize_patches
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """Standardised images (B, C, H, W): what went in, what the encoder saw, what was predicted, and both together."""
+
+    original: Tensor
+    masked: Tensor
+    predicted: Tensor
+    pasted: Tensor
+
+
+@torch.no_grad()
+def reconstruct(model: MaskedAutoencoder, images: Tensor, plan: MaskPlan) -> Reconstruction:
+    """Predict the hidden patches of standardised images and put them in place; what is not shown is 0, the mean colour.
+
+    Where the model predicts normalised pixels, a patch is shown with its own true mean and deviation, as in the paper's
+    figures: they carry no information from the model, so judge structure, not brightness.
+    """
+    training = model.training
+    model.eval()
+    prediction = model(images, plan).prediction.float()
+    model.train(training)
+    patches = patchify(images.float(), model.patch_size)
+    if model.normalize_pixels:
+        prediction = denormalize_patches(prediction, gather_patches(patches, plan.masked))
+    hidden = plan.mask.unsqueeze(-1)
+    index = plan.masked.unsqueeze(-1).expand_as(prediction)
+    predicted = torch.zeros_like(patches).scatter(1, index, prediction)
+    masked = patches.masked_fill(hidden, 0.0)
+    original, masked, predicted, pasted = (
+        unpatchify(values, plan.grid, model.patch_size) for values in (patches, masked, predicted, masked + predicted)
+    )
+    return Reconstruction(original, masked, predicted, pasted)

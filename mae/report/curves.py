@@ -1,0 +1,63 @@
+"""Curves as SVG, from a run's metrics.csv."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from mae.training.loggers import read_metrics
+
+Series = Sequence[tuple[int, float]]
+COLOURS = ("#9db8d9", "#1f4e8c", "#c8553d", "#5b8c5a")
+
+
+def curve_svg(series: Mapping[str, Series], ylabel: str, *, levels: Mapping[str, float] | None = None) -> str:
+    """Draw curves over optimizer steps.
+
+    Args:
+        series: (step, value) pairs by label; a single pair is drawn as a point.
+        ylabel: What the values are.
+        levels: Dashed horizontal lines by label, such as a baseline.
+
+    Returns:
+        An ``<svg>`` element.
+    """
+    with rc_context({"svg.hashsalt": "mae", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}):
+        figure = Figure(figsize=(6.2, 3.1), layout="constrained")
+        axes = figure.subplots()
+        for number, (label, pairs) in enumerate(series.items()):
+            steps, values = zip(*pairs, strict=True)
+            marker = "o" if len(pairs) <= 40 else None
+            axes.plot(steps, values, label=label, color=COLOURS[number % 4], marker=marker, markersize=3, linewidth=1.4)
+        for number, (label, value) in enumerate((levels or {}).items()):
+            axes.axhline(value, label=label, color=COLOURS[(2 + number) % 4], linestyle="--", linewidth=1)
+        axes.set_xlabel("step")
+        axes.set_ylabel(ylabel)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25, linewidth=0.6)
+        if len(series) + len(levels or {}) > 1:
+            axes.legend(frameon=False)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def run_curves(folder: Path, results: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Return the (title, svg) of each curve that a run's metrics.csv holds."""
+    path = folder / "metrics.csv"
+    metrics = read_metrics(path) if path.is_file() else {}
+    curves = []
+    losses = {label: metrics[key] for key, label in (("train_loss", "training"), ("val_loss", "validation")) if key in metrics}
+    if losses:
+        curves.append(("Loss", curve_svg(losses, "loss")))
+    if "val_top1" in metrics:
+        curves.append(("Validation accuracy", curve_svg({"validation": metrics["val_top1"]}, "top-1")))
+    if "knn_top1" in metrics:
+        levels = {"random weights": results["knn_top1_random"]} if "knn_top1_random" in results else {}
+        curves.append(("kNN accuracy on frozen features", curve_svg({"this encoder": metrics["knn_top1"]}, "top-1", levels=levels)))
+    return curves

@@ -1,0 +1,125 @@
+"""One self-contained HTML page on a run: it can be mailed, and needs nothing beside it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+
+from mae.report.curves import run_curves
+
+CAPTION_NORMALIZED = (
+    "Validation images: what went in, what the encoder saw, what the decoder predicted, and both together. Each hidden patch is "
+    "shown with its own true mean and deviation, which the model does not predict."
+)
+CAPTION_PLAIN = "Validation images: what went in, what the encoder saw, what the decoder predicted, and both together."
+TITLES = {"pretrain": "Pretraining", "finetune": "Second stage"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Cells of a table, and whether they are the line to look at."""
+
+    cells: Sequence[str]
+    ours: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of results; numbers stand right, names left."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Row]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG as base64, with what it shows."""
+
+    data: str
+    caption: str
+
+    @classmethod
+    def read(cls, path: Path, caption: str) -> Picture:
+        """Read a PNG."""
+        return cls(base64.b64encode(path.read_bytes()).decode("ascii"), caption)
+
+
+def write_page(path: Path, **content: Any) -> Path:
+    """Render the page; what a section lacks is left out."""
+    environment = Environment(loader=PackageLoader("mae", "report"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    empty: dict[str, Any] = {name: [] for name in ("tables", "pictures", "curves", "choices", "tiles", "verdicts")}
+    partial = path.with_suffix(".partial")
+    partial.write_text(environment.get_template("page.html.j2").render(empty | content))
+    partial.replace(path)
+    return path
+
+
+def write_run_report(
+    folder: Path, config: Mapping[str, Any], results: Mapping[str, Any], verdicts: Sequence[str], choices: Sequence[str]
+) -> Path:
+    """Write ``report.html`` of a run.
+
+    Args:
+        folder: The run folder, whose metrics, pictures, config and environment are shown.
+        config: Its config.
+        results: Its final numbers.
+        verdicts: What they mean, in sentences.
+        choices: Lines ``key=value: reason``.
+
+    Returns:
+        The page.
+    """
+    environment = json.loads((folder / "environment.json").read_text())
+    return write_page(
+        folder / "report.html",
+        title=f"{TITLES[results['stage']]}: {config['data']['source']}",
+        lead=f"{folder.name}, {results['epochs']} epochs, seed {config['seed']}, on {environment['device']}",
+        verdicts=verdicts,
+        tiles=tiles(results),
+        pictures=run_pictures(folder, config),
+        curves=run_curves(folder, results),
+        choices=[choice.split(": ", 1) for choice in choices],
+        command=shlex.join(environment["command"]),
+        config=(folder / "config.yaml").read_text(),
+        environment=json.dumps(environment, indent=2),
+    )
+
+
+def run_pictures(folder: Path, config: Mapping[str, Any]) -> list[Picture]:
+    """Return the final reconstructions and, before them, the first ones that were drawn in training."""
+    final = folder / "pictures" / "reconstructions.png"
+    if not final.is_file():
+        return []
+    caption = CAPTION_NORMALIZED if config["objective"]["normalize"] else CAPTION_PLAIN
+    pictures = [Picture.read(final, caption)]
+    earlier = sorted((folder / "pictures").glob("epoch_*.png"))
+    if len(earlier) > 1:
+        pictures.append(Picture.read(earlier[0], f"The same after epoch {int(earlier[0].stem.removeprefix('epoch_'))}."))
+    return pictures
+
+
+def tiles(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return (label, value) of the figures that a reader looks for first."""
+    forms = {
+        "test_top1": ("test accuracy", "{:.1%}"),
+        "val_top1": ("validation accuracy", "{:.1%}"),
+        "knn_top1": ("kNN accuracy, frozen", "{:.1%}"),
+        "knn_top1_random": ("the same, random weights", "{:.1%}"),
+        "knn_top1_pixels": ("the same, raw pixels", "{:.1%}"),
+        "val_loss": ("validation loss", "{:.3f}"),
+        "labelled_images": ("labelled images", "{:,}"),
+        "images_seen": ("images seen", "{:,}"),
+        "images_per_second": ("images per second", "{:,.0f}"),
+        "waiting_share": ("waiting for data", "{:.0%}"),
+        "parameters": ("parameters", "{:,}"),
+    }
+    return [(label, form.format(results[key])) for key, (label, form) in forms.items() if key in results]

@@ -1,0 +1,140 @@
+"""The folder of a run: everything that a run writes, and nothing outside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning
+import timm
+import torch
+import torchvision
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import OmegaConf
+
+ENVIRONMENT = "MAE_RUN_DIR"
+"""Tells the processes that a launcher starts on this machine which folder the first one chose."""
+
+
+class RunFolder:
+    """Paths of a run.
+
+    Args:
+        path: The folder.
+        resume: Whether an earlier part of the run may be there.
+
+    Raises:
+        ValueError: It holds a run, and ``resume`` is off.
+    """
+
+    def __init__(self, path: Path, resume: bool) -> None:
+        self.path = path
+        if path.is_file():
+            raise ValueError(f"run_dir={path} is a file: give a folder")
+        holds_run = (path / "config.yaml").is_file()
+        if holds_run and not resume and rank_zero_only.rank == 0:
+            raise ValueError(f"run_dir={path} already holds a run: resume=true continues it, another run_dir starts a new one")
+
+    @property
+    def last_checkpoint(self) -> Path | None:
+        """The state to resume from, where there is one."""
+        path = self.path / "checkpoints" / "last.ckpt"
+        return path if path.is_file() else None
+
+    @property
+    def stored_config(self) -> dict[str, Any] | None:
+        """The config that the run was started with, where there is one."""
+        path = self.path / "config.yaml"
+        if not path.is_file():
+            return None
+        stored = OmegaConf.to_container(OmegaConf.load(path))
+        assert isinstance(stored, dict), "config.yaml is written by start()"
+        return {str(key): value for key, value in stored.items()}
+
+    def resume_step(self) -> int | None:
+        """Return the optimizer step of the last checkpoint, where there is one."""
+        path = self.last_checkpoint
+        return None if path is None else int(torch.load(path, map_location="cpu", weights_only=True)["global_step"])
+
+    def earlier_results(self) -> dict[str, Any]:
+        """Return the results of an earlier part of the run."""
+        path = self.path / "results.json"
+        return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+    @rank_zero_only
+    def start(self, config: Mapping[str, Any]) -> None:
+        """Write config.yaml and environment.json."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(OmegaConf.create(dict(config)), self.path / "config.yaml")
+        self.write_json("environment.json", environment())
+
+    @rank_zero_only
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write a file, complete or not at all."""
+        partial = self.path / f".{name}"
+        partial.write_text(json.dumps(content, indent=2) + "\n")
+        partial.replace(self.path / name)
+
+
+def choose_run_folder(given: str | None, stage: str, resume: bool) -> RunFolder:
+    """Return the folder of a run: as given, or ``runs/<stage>/<time>``.
+
+    Raises:
+        ValueError: It holds a run; or several processes were started from outside and would each choose their own.
+    """
+    path = given or os.environ.get(ENVIRONMENT)
+    if path is None:
+        if resume:
+            raise ValueError("resume=true needs to know which run: run_dir=DIR")
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ValueError("several processes were started from outside: run_dir=DIR must name the folder they share")
+        path = f"runs/{stage}/{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+    return RunFolder(Path(path), resume)
+
+
+@contextmanager
+def shared_with_children(folder: RunFolder) -> Iterator[None]:
+    """Let processes that the launcher starts within use this folder."""
+    before = os.environ.get(ENVIRONMENT)
+    os.environ[ENVIRONMENT] = str(folder.path)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[ENVIRONMENT]
+        else:
+            os.environ[ENVIRONMENT] = before
+
+
+def environment() -> dict[str, Any]:
+    """Return what someone needs to run this again: versions, device, command and commit."""
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "timm": timm.__version__,
+        "lightning": lightning.__version__,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    here = Path(__file__).resolve().parent
+    try:
+        asked = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, timeout=5, check=False
+        )
+    except OSError:
+        return None
+    return asked.stdout.strip() or None

@@ -1,0 +1,85 @@
+"""Pretraining: the masked autoencoder under Lightning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torchmetrics import MeanMetric
+
+from mae.checkpoints.format import describe
+from mae.data.datamodule import Batch
+from mae.data.statistics import standardize
+from mae.masking.plan import MaskPlan
+from mae.masking.samplers import RandomMasking, seeded_generator
+from mae.models.autoencoder import MaskedAutoencoder
+from mae.training.optimization import Optimization
+
+VALIDATION_SEED = 0
+"""Validation masks are the same in every run, so that losses can be compared."""
+
+
+class PretrainingModule(L.LightningModule):
+    """Hide patches, reconstruct them, learn.
+
+    Args:
+        model: What is trained; its encoder carries the pixel statistics.
+        sampler: Draws the masks.
+        optimization: Optimizer and schedule.
+        validation_images: Size of the validation split.
+        seed: Masks are functions of (seed, rank, epoch, batch).
+    """
+
+    mean: Tensor
+    std: Tensor
+    validation_noise: Tensor
+
+    def __init__(
+        self,
+        model: MaskedAutoencoder,
+        sampler: RandomMasking,
+        optimization: Optimization,
+        *,
+        validation_images: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.sampler = sampler
+        self.optimization = optimization
+        self.seed = seed
+        self.val_loss = MeanMetric()
+        assert model.encoder.pixel_mean is not None and model.encoder.pixel_std is not None, "pixels not measured"
+        self.register_buffer("mean", torch.tensor(model.encoder.pixel_mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(model.encoder.pixel_std).view(-1, 1, 1), persistent=False)
+        patches = model.grid[0] * model.grid[1]
+        noise = torch.rand(validation_images, patches, generator=seeded_generator("cpu", VALIDATION_SEED))
+        self.register_buffer("validation_noise", noise, persistent=False)
+        # Plain values only: the checkpoint must load with weights_only=True, and says how to build its model.
+        self.save_hyperparameters({"model": describe(model), "seed": seed})
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss on the hidden patches of one batch."""
+        images = standardize(batch.images, self.mean, self.std)
+        generator = seeded_generator(self.device, self.seed, self.global_rank, self.current_epoch, batch_idx)
+        plan = self.sampler(len(images), self.model.grid, generator)
+        out = self.model(images, plan)
+        self.log("train_loss", out.loss)
+        self.log("lr", self.optimization.last_layer_lr(self.optimizers()))
+        return out.loss  # type: ignore[no-any-return]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Score the reconstruction of fixed images behind fixed masks."""
+        out = self.model(standardize(batch.images, self.mean, self.std), self.validation_plan(batch.index))
+        self.val_loss.update(out.loss, weight=len(batch.images))
+        self.log("val_loss", self.val_loss)
+
+    def validation_plan(self, index: Tensor) -> MaskPlan:
+        """Return the masks of validation images, by their index in the split: no batch size or rank changes them."""
+        return MaskPlan.from_noise(self.validation_noise[index], self.model.grid, self.sampler.ratio)
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer and its per-step schedule."""
+        return self.optimization.configure(self.model)

@@ -1,0 +1,79 @@
+"""The start-up summary: what is about to happen, so that a silent no-op is caught before an hour is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import lightning as L
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from mae.models.encoder import Encoder
+from mae.training.optimization import Optimization
+
+Rows = list[tuple[str, str]]
+
+
+def model_rows(encoder: Encoder, model: nn.Module) -> Rows:
+    """Return rows on the model: sizes, what is trainable, drop path."""
+    total = sum(parameter.numel() for parameter in model.parameters())
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    config = encoder.config
+    return [
+        (
+            "encoder",
+            f"{config['name']}: {encoder.depth} blocks of width {encoder.width}, {encoder.image_size[0]}x{encoder.image_size[1]} px "
+            f"in {encoder.grid[0]}x{encoder.grid[1]} patches of {encoder.patch_size}, {encoder.in_channels} channels",
+        ),
+        ("parameters", f"{total:,}, of which {trainable:,} are trained"),
+        ("drop path", _drop_path(encoder)),
+    ]
+
+
+def _drop_path(encoder: Encoder) -> str:
+    rates = [float(getattr(block.drop_path1, "drop_prob", 0.0) or 0.0) for block in encoder.vit.blocks]
+    frozen = not any(parameter.requires_grad for parameter in encoder.vit.blocks.parameters())
+    if not any(rates):
+        return "off"
+    return f"{rates[0]:.3g} at the first block to {rates[-1]:.3g} at the last" + (" (frozen: not in force)" if frozen else "")
+
+
+def optimization_rows(optimization: Optimization, model: nn.Module, *, base_lr: float, batch_size: int, micro: int) -> Rows:
+    """Return rows on the optimizer: learning rates as its groups really hold them, weight decay and steps."""
+    groups = optimization.optimizer(model).param_groups
+    layers = {group["name"].partition(",")[0]: group["lr"] for group in groups}
+    per_layer = f"{optimization.lr:.3g} = base_lr {base_lr:g} x {batch_size} / 256"
+    if len(set(layers.values())) > 1:
+        per_layer += "; " + ", ".join(f"{name} {rate:.2g}" for name, rate in layers.items())
+    decayed = sum(p.numel() for group in groups if group["weight_decay"] for p in group["params"])
+    rows = [
+        ("optimizer", f"{optimization.name}, weight decay {optimization.weight_decay:g} on {decayed:,} parameters"),
+        ("learning rate", per_layer),
+        ("batch", f"{batch_size} images a step, {micro} a device and pass"),
+        (
+            "steps",
+            f"{optimization.total_steps:,}, of which {optimization.warmup_steps:,} warm up",
+        ),
+    ]
+    if optimization.warmup_steps >= optimization.total_steps:
+        rows.append(("warning", "warm-up is longer than the run: the learning rate never reaches its peak"))
+    return rows
+
+
+def device_row(trainer: L.Trainer, precision: str) -> tuple[str, str]:
+    """Return the row on devices and precision."""
+    kind = type(trainer.accelerator).__name__.removesuffix("Accelerator")
+    return "device", f"{trainer.world_size} x {kind}, {precision}"
+
+
+def show_summary(console: Console, title: str, rows: Rows, choices: Sequence[object]) -> None:
+    """Print the summary: what will run, and which values were chosen, each with its reason."""
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value, style="bold red" if name == "warning" else None)
+    for number, choice in enumerate(choices):
+        table.add_row("chosen" if number == 0 else "", str(choice), style="dim")
+    console.print(table, highlight=False)

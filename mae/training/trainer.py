@@ -1,0 +1,135 @@
+"""The Lightning trainer, as both stages use it."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+
+def has_accelerator(accelerator: str) -> bool:
+    """Whether ``trainer.accelerator`` means something faster than a CPU on this machine."""
+    if accelerator == "auto":
+        return torch.accelerator.is_available()
+    return accelerator != "cpu"
+
+
+def chosen_precision(precision: str, accelerated: bool) -> str:
+    """Resolve ``auto``: bf16-mixed where the device has it, else 32-true."""
+    if precision != "auto":
+        return precision
+    return "bf16-mixed" if accelerated and torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
+
+
+def count_devices(options: dict[str, Any]) -> int:
+    """Return on how many devices, over all nodes, a run would be, whatever the spelling of ``devices``.
+
+    Raises:
+        ValueError: They are not there.
+    """
+    quiet_lightning()
+    return _build(options, logger=False, enable_checkpointing=False).world_size
+
+
+def _build(options: dict[str, Any], **arguments: Any) -> L.Trainer:
+    placement = {key: options[key] for key in ("accelerator", "devices", "num_nodes", "strategy")}
+    try:
+        return L.Trainer(**placement, enable_progress_bar=False, enable_model_summary=False, **arguments)
+    except (MisconfigurationException, RuntimeError, ValueError, TypeError) as error:
+        asked = ", ".join(f"trainer.{key}={value}" for key, value in placement.items())
+        raise ValueError(f"no trainer for {asked}: {' '.join(str(error).split())}") from None
+
+
+def create_trainer(
+    options: dict[str, Any],
+    *,
+    folder: Path,
+    epochs: int,
+    total_steps: int,
+    clip_norm: float | None,
+    monitor: str,
+    mode: str,
+    loggers: list[Logger],
+    callbacks: list[L.Callback],
+) -> L.Trainer:
+    """Return a trainer that keeps ``checkpoints/last.ckpt`` and ``best.ckpt``.
+
+    Args:
+        options: The config group ``trainer``, all values chosen.
+        folder: The run folder.
+        epochs: In all.
+        total_steps: Optimizer steps in all; about 1,000 of them are logged.
+        clip_norm: Largest norm of the gradient, or None.
+        monitor: Metric that decides which checkpoint is best.
+        mode: ``min`` or ``max``.
+        loggers: Where metrics go.
+        callbacks: Beside the checkpoints.
+
+    Raises:
+        ValueError: The devices are not there.
+    """
+    every = options["validate_every"]
+    checkpoints = folder / "checkpoints"
+    keep = [
+        ModelCheckpoint(
+            checkpoints, "best", monitor=monitor, mode=mode, enable_version_counter=False, auto_insert_metric_name=False
+        ),
+        # Also after an error or an interrupt: nothing that was learned is lost.
+        ModelCheckpoint(
+            checkpoints,
+            "last",
+            every_n_epochs=every,
+            save_on_train_epoch_end=True,
+            save_on_exception=True,
+            enable_version_counter=False,
+        ),
+    ]
+    return _build(
+        options,
+        precision=options["precision"],
+        accumulate_grad_batches=options["accumulate"],
+        gradient_clip_val=clip_norm,
+        max_epochs=epochs,
+        check_val_every_n_epoch=every,
+        num_sanity_val_steps=1,
+        log_every_n_steps=max(1, total_steps // 1000),
+        use_distributed_sampler=False,
+        logger=loggers,
+        callbacks=[*callbacks, *keep],
+    )
+
+
+def quiet_lightning() -> None:
+    """Keep Lightning's greetings and its advice on other people's code off the terminal."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for pattern in (
+        r".*does not have many workers.*",
+        r".*Checkpoint directory .* exists and is not empty.*",
+        r".*LeafSpec.*",
+        r".*torch\.load.*weights_only.*",
+    ):
+        warnings.filterwarnings("ignore", message=pattern)
+
+
+def micro_batch(batch_size: int, devices: int, accumulate: int) -> int:
+    """Return images per device and forward pass: the effective batch, shared out.
+
+    Raises:
+        ValueError: It cannot be shared out evenly.
+    """
+    shares = devices * accumulate
+    if batch_size % shares:
+        nearest = max(shares, round(batch_size / shares) * shares)
+        raise ValueError(
+            f"batch_size={batch_size} counts every device and accumulation, and does not divide among {devices} devices x "
+            f"trainer.accumulate={accumulate}: {nearest} would"
+        )
+    return batch_size // shares

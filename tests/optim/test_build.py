@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from mae.models.classifier import Classifier
+from mae.models.encoder import Encoder
+from mae.models.heads import LinearHead
+from mae.optim.build import create_optimizer, create_schedule
+
+
+@pytest.fixture
+def model() -> Classifier:
+    encoder = Encoder("vit_tiny_patch16_224", 16, patch_size=4, width=32, depth=2, heads=2)
+    return Classifier(encoder, LinearHead(32, 5))
+
+
+def layer(name: str) -> int:
+    """The layer of a parameter of the two-block classifier, by hand."""
+    if name.startswith("encoder.vit.blocks."):
+        return 1 + int(name.split(".")[3])
+    return 0 if name.startswith("encoder.") else 3
+
+
+def cosine(step: int) -> float:
+    """Two steps of warm-up, then a cosine over eight more."""
+    return (step + 1) / 2 if step < 2 else 0.5 * (1 + math.cos(math.pi * (step - 2) / 8))
+
+
+def test_layer_decay_moves_each_layer_at_its_own_rate_at_every_step_of_the_schedule(model):
+    # Plain SGD moves a parameter of gradient one by its learning rate, so what moves it is what it is said to be.
+    optimizer = create_optimizer(model, name="sgd", lr=0.1, weight_decay=0.0, momentum=0.0, layer_decay=0.65, depth=2)
+    schedule = create_schedule(optimizer, warmup_steps=2, total_steps=10)
+
+    for step in range(10):
+        before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        schedule.step()
+        for name, parameter in model.named_parameters():
+            expected = 0.1 * 0.65 ** (3 - layer(name)) * cosine(step)
+            moved = (before[name] - parameter.detach()).double()
+            torch.testing.assert_close(moved, torch.full_like(moved, expected), atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lars"])
+def test_the_rate_of_every_group_follows_the_schedule(model, name):
+    optimizer = create_optimizer(model, name=name, lr=0.1, weight_decay=0.05, layer_decay=0.65, depth=2)
+    schedule = create_schedule(optimizer, warmup_steps=2, total_steps=10)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+
+    for step in range(10):
+        for group in optimizer.param_groups:
+            (own,) = {layer(names[id(parameter)]) for parameter in group["params"]}
+            assert group["lr"] == pytest.approx(0.1 * 0.65 ** (3 - own) * cosine(step))
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        schedule.step()
+
+
+def test_weight_decay_shrinks_matrices_and_leaves_biases_norms_and_tokens(model):
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(1.0)
+    optimizer = create_optimizer(model, name="adamw", lr=0.1, weight_decay=0.5)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+
+    optimizer.step()
+
+    for name, parameter in model.named_parameters():
+        matrix = name.endswith(".weight") and "norm" not in name
+        expected = 1 - 0.1 * 0.5 if matrix else 1.0
+        assert torch.allclose(parameter, torch.tensor(expected)), name
+
+
+def test_the_first_step_of_lars_is_adapted_where_weights_decay_and_plain_elsewhere(model):
+    # With trust coefficient t, LARS scales the gradient of a matrix by t * |w| / (|g| + decay * |w|).
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(1.0)
+    optimizer = create_optimizer(model, name="lars", lr=0.1, weight_decay=0.5, momentum=0.0)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+
+    optimizer.step()
+
+    assert torch.allclose(model.head.linear.bias, torch.tensor(1 - 0.1))
+    assert torch.allclose(model.head.linear.weight, torch.tensor(1 - 0.1 * 0.001 * 1.5 / 1.5))
+
+
+def test_betas_and_momentum_reach_the_optimizer(model):
+    paper = create_optimizer(model, name="adamw", lr=0.1, weight_decay=0.0)
+    adamw = create_optimizer(model, name="adamw", lr=0.1, weight_decay=0.0, betas=(0.8, 0.99))
+    sgd = create_optimizer(model, name="sgd", lr=0.1, weight_decay=0.0, momentum=0.8)
+
+    assert {group["betas"] for group in adamw.param_groups} == {(0.8, 0.99)}
+    assert {group["betas"] for group in paper.param_groups} == {(0.9, 0.95)}
+    assert {group["momentum"] for group in sgd.param_groups} == {0.8}
+
+
+def test_an_unknown_optimizer_lists_the_known(model):
+    with pytest.raises(ValueError, match=r"optim\.name='adam' is unknown: choose one of adamw, sgd, lars"):
+        create_optimizer(model, name="adam", lr=0.1, weight_decay=0.0)

@@ -1,0 +1,13 @@
+"""Pretrain a Vision Transformer as a masked autoencoder.
+
+python train_pretrain.py                                 the digits that scikit-learn ships
+python train_pretrain.py data=folder data.root=DIR       a folder of images, no labels needed
+"""
+
+from mae.assembly import script
+from mae.pretrain import prepare
+
+main = script("pretrain", prepare)
+
+if __name__ == "__main__":
+    main()
