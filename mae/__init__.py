@@ -6,9 +6,9 @@ import os
 # images, and whatever else runs: with one other busy process on two cores a training step took twenty times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from mae.checkpoints.format import save  # noqa: E402
-from mae.checkpoints.load import load_autoencoder, load_encoder  # noqa: E402
-from mae.masking.plan import MaskPlan  # noqa: E402
-from mae.models.autoencoder import MaskedAutoencoder, create_autoencoder  # noqa: E402
+from mae.checkpoints.format import save
+from mae.checkpoints.load import load_autoencoder, load_encoder
+from mae.masking.plan import MaskPlan
+from mae.models.autoencoder import MaskedAutoencoder, create_autoencoder
 
 __all__ = ["MaskPlan", "MaskedAutoencoder", "create_autoencoder", "load_autoencoder", "load_encoder", "save"]

@@ -74,7 +74,9 @@ def _explain(root: str, overrides: Sequence[str], error: Exception) -> NoReturn:
         try:
             override = OverridesParser.create().parse_override(text)
         except HydraException:
-            raise ValueError(f"the override {text!r} cannot be parsed: write key=value, and quote what holds spaces or commas") from None
+            raise ValueError(
+                f"the override {text!r} cannot be parsed: write key=value, and quote what holds spaces or commas"
+            ) from None
         key = override.key_or_group
         if override.is_add() or override.is_delete() or key.startswith("hydra"):
             continue
@@ -112,27 +114,28 @@ def _nearest(wanted: str, known: Sequence[str]) -> str:
     return f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}"
 
 
-RULES: dict[str, tuple[type | tuple[type, ...], float | None]] = {
-    "seed": (int, 0),
-    "epochs": (int, 1),
-    "batch_size": (int, 1),
-    "labels_per_class": (int, 1),
-    "label_fraction": ((int, float), 0),
-    "masking.ratio": ((int, float), None),
-    "optim.base_lr": ((int, float), 0),
-    "optim.weight_decay": ((int, float), 0),
-    "optim.warmup_epochs": ((int, float), 0),
-    "data.num_workers": (int, 0),
-    "data.channels": (int, 1),
-    "trainer.accumulate": (int, 1),
-    "trainer.validate_every": (int, 1),
-    "decoder.width": (int, 1),
-    "decoder.depth": (int, 1),
-    "decoder.heads": (int, 1),
-    "model.patch_size": (int, 1),
-    "model.width": (int, 1),
-    "model.depth": (int, 1),
-    "model.heads": (int, 1),
+NUMBER = (int, float)
+RULES: dict[str, tuple[tuple[type, ...], float | None]] = {
+    "seed": ((int,), 0),
+    "epochs": ((int,), 1),
+    "batch_size": ((int,), 1),
+    "labels_per_class": ((int,), 1),
+    "label_fraction": (NUMBER, 0),
+    "masking.ratio": (NUMBER, None),
+    "optim.base_lr": (NUMBER, 0),
+    "optim.weight_decay": (NUMBER, 0),
+    "optim.warmup_epochs": (NUMBER, 0),
+    "data.num_workers": ((int,), 0),
+    "data.channels": ((int,), 1),
+    "trainer.accumulate": ((int,), 1),
+    "trainer.validate_every": ((int,), 1),
+    "decoder.width": ((int,), 1),
+    "decoder.depth": ((int,), 1),
+    "decoder.heads": ((int,), 1),
+    "model.patch_size": ((int,), 1),
+    "model.width": ((int,), 1),
+    "model.depth": ((int,), 1),
+    "model.heads": ((int,), 1),
 }
 """Type and least value of the numbers that a user may set; null always means: choose for me."""
 
@@ -145,10 +148,9 @@ def check_values(config: Config) -> None:
         value = flat.get(key)
         if value is None:
             continue
-        whole = kinds is int
         if isinstance(value, bool) or not isinstance(value, kinds):
-            wrong.append(f"{key}={value!r} is not a {'whole ' if whole else ''}number")
-        elif least is not None and value < least:
+            wrong.append(f"{key}={value!r} is not a {'' if float in kinds else 'whole '}number")
+        elif least is not None and flat[key] < least:
             wrong.append(f"{key}={value} is less than {least:g}")
     size = flat.get("data.image_size")
     if size is not None and not _is_size(size):
@@ -213,7 +215,7 @@ def script(root: str, prepare: Prepare) -> Callable[[], None]:
     ``--help``, ``--cfg job`` and ``-m`` are Hydra's.
     """
 
-    @hydra.main(config_path=str(config_folder()), config_name=root, version_base="1.3")
+    @hydra.main(config_path=str(config_folder()), config_name=root, version_base="1.3")  # type: ignore[untyped-decorator]
     def run(config: DictConfig) -> None:
         with one_line_errors():
             job = prepare(plain(config), list(HydraConfig.get().overrides.task))

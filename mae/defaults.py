@@ -149,7 +149,10 @@ def choose_finetuning(chooser: Chooser, count: int, machine: Machine) -> None:
     if machine.accelerated:
         epochs, reason = _rounded(20e6 / count, 50, 100), "the papers' 50 to 100"
     else:
-        epochs, reason = _rounded(0.25e6 / count, 10, 100), "a quarter million images seen on a CPU, within 10 to 100 epochs"
+        epochs, reason = (
+            _rounded(0.25e6 / count, 10, 100),
+            "a quarter million images seen on a CPU, within 10 to 100 epochs",
+        )
     if count < 1000:
         epochs, reason = 200, "few labels make short epochs"
     epochs = chooser.fill("epochs", epochs, reason)

@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from mae.assembly import Config, check_values, load_preset, resumed_config
-from mae.checkpoints.format import Checkpoint
+from mae.checkpoints.format import Checkpoint, save
 from mae.checkpoints.load import LoadReport, encoder_from, read_checkpoint
 from mae.data.datamodule import ImageData
 from mae.data.load import load_splits
@@ -60,10 +60,12 @@ def follow_checkpoint(chooser: Chooser, checkpoint: Checkpoint) -> None:
     for key in ("mean", "std"):
         if checkpoint.config.get(f"pixel_{key}") is not None:
             chooser.fill(f"data.{key}", list(checkpoint.config[f"pixel_{key}"]), "the checkpoint's")
-    given = {f"model.{key}": (chooser.get(f"model.{key}"), encoder[key]) for key in ("patch_size", "width", "depth", "heads")}
+    given = {
+        f"model.{key}": (chooser.get(f"model.{key}"), encoder[key]) for key in ("patch_size", "width", "depth", "heads")
+    }
     given["data.channels"] = chooser.get("data.channels"), encoder["in_channels"]
     for key, (wanted, stored) in given.items():
-        if wanted is not None and wanted != stored:
+        if wanted is not None and stored is not None and wanted != stored:
             raise ValueError(
                 f"{key}={wanted} does not fit the checkpoint {checkpoint.source}, which has {stored}: leave {key} out, or "
                 f"checkpoint=null trains another model from scratch"
@@ -117,7 +119,9 @@ def prepare(config: Config, overrides: Sequence[str] = ()) -> Finetuning:
     if config["resume"] and folder.stored_config is not None:
         config = resumed_config(config, folder.stored_config, overrides)
     if config["checkpoint"] == "???":
-        raise ValueError(f"checkpoint is missing: give a run folder{newest_run()}, or checkpoint=null to start from scratch")
+        raise ValueError(
+            f"checkpoint is missing: give a run folder{newest_run()}, or checkpoint=null to start from scratch"
+        )
     protocol, trainer_options, optim = config["protocol"], config["trainer"], config["optim"]
     if protocol["name"] not in PROTOCOLS:
         raise ValueError(f"protocol.name={protocol['name']!r} is unknown: choose one of {', '.join(PROTOCOLS)}")
@@ -173,8 +177,14 @@ def prepare(config: Config, overrides: Sequence[str] = ()) -> Finetuning:
     )
     test = f"test: {len(splits.test):,}, read once, at the end" if splits.test is not None else "no test split"
     rows = [
-        ("data", f"{look}, {len(splits.train.classes)} classes; validation: {len(splits.val):,}, {splits.origin}; {test}"),
-        ("weights", str(report) if report else "random, from scratch" if not frozen else "random, and frozen: a baseline"),
+        (
+            "data",
+            f"{look}, {len(splits.train.classes)} classes; validation: {len(splits.val):,}, {splits.origin}; {test}",
+        ),
+        (
+            "weights",
+            str(report) if report else "random, from scratch" if not frozen else "random, and frozen: a baseline",
+        ),
         *model_rows(encoder, model),
         *optimization_rows(optimization, model, base_lr=optim["base_lr"], batch_size=config["batch_size"], micro=micro),
     ]
@@ -225,7 +235,7 @@ class Finetuning:
                 self.module, datamodule=self.data, ckpt_path=self.folder.last_checkpoint, weights_only=True
             )
         self.trainer.save_checkpoint(self.folder.path / "checkpoints" / "last.ckpt")
-        where = {"datamodule": self.data, "ckpt_path": best, "weights_only": True, "verbose": False}
+        where: dict[str, Any] = {"datamodule": self.data, "ckpt_path": best, "weights_only": True, "verbose": False}
         (scores,) = self.trainer.validate(self.module, **where)
         if self.data.splits.test is not None:
             scores = {**scores, **self.trainer.test(self.module, **where)[0]}
@@ -246,9 +256,12 @@ class Finetuning:
             results["images_per_second"] = self.progress.clock.images_per_second
             results["waiting_share"] = self.progress.clock.waiting_share
             results["seconds"] = time.perf_counter() - began
+        save(self.module.model.encoder, self.folder.path / "encoder")
         self.folder.write_json("results.json", results)
         verdict = _verdict(results)
-        report = write_run_report(self.folder.path, self.config, results, [verdict], [str(choice) for choice in self.choices])
+        report = write_run_report(
+            self.folder.path, self.config, results, [verdict], [str(choice) for choice in self.choices]
+        )
         if not self.progress.quiet:
             self.console.print(f"{verdict}\nreport   {report}", highlight=False)
         return results

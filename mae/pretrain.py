@@ -119,13 +119,14 @@ def prepare(config: Config, overrides: Sequence[str] = ()) -> Pretraining:
     rows = [
         ("data", f"{look}; validation: {len(splits.val):,}, {splits.origin}"),
         *model_rows(model.encoder, model),
-        ("masking", f"{config['masking']['ratio']:.0%}: the encoder sees {visible} of {model.grid[0] * model.grid[1]} patches"),
+        (
+            "masking",
+            f"{config['masking']['ratio']:.0%}: the encoder sees {visible} of {model.grid[0] * model.grid[1]} patches",
+        ),
         *optimization_rows(optimization, model, base_lr=optim["base_lr"], batch_size=config["batch_size"], micro=micro),
     ]
 
-    module = PretrainingModule(
-        model, sampler, optimization, validation_images=len(splits.val), seed=config["seed"]
-    )
+    module = PretrainingModule(model, sampler, optimization, validation_images=len(splits.val), seed=config["seed"])
     if trainer_options["compile"]:
         module.model.compile()
     console = Console()
@@ -134,7 +135,9 @@ def prepare(config: Config, overrides: Sequence[str] = ()) -> Pretraining:
     pictures = ReconstructionPictures(
         folder.path / "pictures", data, options["pictures"], options["picture_times"], save_reconstructions
     )
-    probe = KnnProbe(data, options["knn_bank"], options["knn_queries"]) if options["knn"] and splits.train.classes else None
+    probe = (
+        KnnProbe(data, options["knn_bank"], options["knn_queries"]) if options["knn"] and splits.train.classes else None
+    )
     callbacks: list[L.Callback] = [progress]
     if options["pictures"]:
         callbacks.append(pictures)
@@ -206,7 +209,9 @@ class Pretraining:
         results |= self._knn()
         self.folder.write_json("results.json", results)
         verdicts = pretraining_verdicts(results)
-        report = write_run_report(self.folder.path, self.config, results, verdicts, [str(choice) for choice in self.choices])
+        report = write_run_report(
+            self.folder.path, self.config, results, verdicts, [str(choice) for choice in self.choices]
+        )
         if not self.progress.quiet:
             for verdict in verdicts:
                 self.console.print(verdict, highlight=False)

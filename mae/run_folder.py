@@ -20,6 +20,12 @@ import torchvision
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
+
+def is_first_process() -> bool:
+    """Whether this is rank 0, as far as the environment tells before a trainer exists."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
 ENVIRONMENT = "MAE_RUN_DIR"
 """Tells the processes that a launcher starts on this machine which folder the first one chose."""
 
@@ -40,8 +46,10 @@ class RunFolder:
         if path.is_file():
             raise ValueError(f"run_dir={path} is a file: give a folder")
         holds_run = (path / "config.yaml").is_file()
-        if holds_run and not resume and rank_zero_only.rank == 0:
-            raise ValueError(f"run_dir={path} already holds a run: resume=true continues it, another run_dir starts a new one")
+        if holds_run and not resume and is_first_process():
+            raise ValueError(
+                f"run_dir={path} already holds a run: resume=true continues it, another run_dir starts a new one"
+            )
 
     @property
     def last_checkpoint(self) -> Path | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from mae.models.autoencoder import MaskedAutoencoder
@@ -64,11 +64,3 @@ def save(model: MaskedAutoencoder | Encoder, folder: str | Path) -> Path:
     for name in ("model.safetensors", "config.json"):
         (folder / f".{name}").replace(folder / name)
     return folder
-
-
-def read_folder(folder: Path) -> Checkpoint:
-    """Read what ``save`` wrote."""
-    config = json.loads((folder / "config.json").read_text())
-    config.pop("format")
-    kind = "autoencoder" if "decoder" in config else "encoder"
-    return Checkpoint(str(folder), f"{kind} folder of this project", config, load_file(folder / "model.safetensors"))

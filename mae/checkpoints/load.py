@@ -7,21 +7,29 @@ import json
 import logging
 import pickle
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from mae.checkpoints.format import FORMAT, Checkpoint, read_folder
+from mae.checkpoints.format import FORMAT, Checkpoint
 from mae.checkpoints.translate import from_released, from_transformers
 from mae.models.autoencoder import MaskedAutoencoder, create_autoencoder
 from mae.models.encoder import Encoder
-from mae.models.patches import as_pair
+from mae.models.patches import as_pair, patch_grid
+from mae.models.positions import resample_positions
 
 log = logging.getLogger(__name__)
+
+# What the unpickler was seen to raise on text, on random bytes and on files that are cut off.
+UNREADABLE = (
+    *(pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError),
+    *(LookupError, AttributeError, TypeError, AssertionError),
+)
 
 DERIVED = {"decoder.positions"}
 """Tables that follow from the grid, and may be missing from a file."""
@@ -47,13 +55,17 @@ def load_autoencoder(path: str | Path, *, image_size: int | tuple[int, int] | No
     Args:
         path: A folder of ``mae.save``, a run folder, a ``.ckpt`` of a run, a released MAE ``.pth`` with decoder, or a folder
             that transformers saved from ViTMAEForPreTraining.
-        image_size: Of a released file whose grid is not square, since those do not say it.
+        image_size: That the model was trained at, for released files, which do not say it; without it a square is assumed.
 
     Raises:
         FileNotFoundError: There is nothing at the path.
         ValueError: It is no checkpoint, holds no decoder, or its weights do not fit exactly.
     """
-    return autoencoder_from(read_checkpoint(path, image_size=image_size))[0]
+    checkpoint = read_checkpoint(path, image_size=image_size)
+    stored = checkpoint.config["encoder"]["image_size"]
+    if image_size is not None and tuple(stored) != as_pair(image_size):
+        raise ValueError(f"{path} was trained at {stored[0]}x{stored[1]}: leave image_size={image_size} out")
+    return autoencoder_from(checkpoint)[0]
 
 
 def load_encoder(path: str | Path, *, image_size: int | tuple[int, int] | None = None) -> Encoder:
@@ -77,6 +89,7 @@ def autoencoder_from(checkpoint: Checkpoint) -> tuple[MaskedAutoencoder, LoadRep
             f"{checkpoint.source} holds an encoder alone, and reconstruction needs the decoder: "
             f"give the run's checkpoints/last.ckpt, or a file saved with its decoder"
         )
+    _require_size(checkpoint)
     model = build_autoencoder(checkpoint.config)
     return model, _load(model, checkpoint, keep=("encoder.", "decoder."), strip="")
 
@@ -86,16 +99,17 @@ def encoder_from(
 ) -> tuple[Encoder, LoadReport]:
     """Build the encoder that a checkpoint describes, with its weights, for an image size of choice."""
     config = dict(checkpoint.config["encoder"])
-    stored = Encoder(**config).grid if image_size is not None else None
+    if config["image_size"] is None and image_size is not None:
+        config["image_size"] = list(as_pair(image_size))
+    _require_size(checkpoint, config)
+    stored = patch_grid(as_pair(config["image_size"]), config["patch_size"])
     if image_size is not None:
         config["image_size"] = as_pair(image_size)
     encoder = Encoder(**config, drop_path=drop_path)
-    if stored is not None:
-        state = {key.removeprefix("encoder."): value for key, value in checkpoint.state.items()}
-        state = encoder.resample_state(state, stored)
-        checkpoint.state = {
-            key if key.startswith("decoder.") else f"encoder.{key}": value for key, value in state.items()
-        }
+    table = "encoder.vit.pos_embed"
+    if table in checkpoint.state and stored != encoder.grid:
+        resampled = resample_positions(checkpoint.state[table], stored, encoder.grid, encoder.position_prefix)
+        checkpoint = replace(checkpoint, state={**checkpoint.state, table: resampled})
     _keep_pixel_statistics(encoder, checkpoint.config)
     return encoder, _load(encoder, checkpoint, keep=("encoder.",), strip="encoder.")
 
@@ -111,6 +125,13 @@ def build_autoencoder(config: dict[str, Any]) -> MaskedAutoencoder:
     )
     _keep_pixel_statistics(model.encoder, config)
     return model
+
+
+def _require_size(checkpoint: Checkpoint, config: dict[str, Any] | None = None) -> None:
+    if (config or checkpoint.config["encoder"])["image_size"] is None:
+        raise ValueError(
+            f"{checkpoint.source} has positions that make no square, and does not say its image size: pass image_size=(H, W)"
+        )
 
 
 def _keep_pixel_statistics(encoder: Encoder, config: dict[str, Any]) -> None:
@@ -138,9 +159,9 @@ def _load(module: nn.Module, checkpoint: Checkpoint, keep: tuple[str, ...], stri
     report = LoadReport(
         checkpoint.source, checkpoint.kind, sum(value.numel() for value in state.values()), _summarise(left_out)
     )
-    table = state.get(f"{'encoder.' if not strip else ''}vit.pos_embed")
-    if table is not None and not table.any():
-        log.warning("%s: every position is zero, so nothing tells the patches apart", checkpoint.source)
+    for name in ("encoder.vit.pos_embed", "decoder.positions"):
+        if name in checkpoint.state and not checkpoint.state[name].any():
+            log.warning("%s: every row of %s is zero, so nothing tells the patches apart", checkpoint.source, name)
     log.info("loaded %s", report)
     return report
 
@@ -169,7 +190,9 @@ def read_checkpoint(path: str | Path, *, image_size: int | tuple[int, int] | Non
     if path.suffix == ".safetensors":
         if (path.parent / "config.json").is_file() and path.name == "model.safetensors":
             return _read_directory(path.parent)
-        return from_released(str(path), load_file(path), {}, None if image_size is None else as_pair(image_size))
+        return from_released(
+            str(path), _read_safetensors(path), {}, None if image_size is None else as_pair(image_size)
+        )
     content = _read_pickle(path)
     if "pytorch-lightning_version" in content:
         return _from_run(path, content)
@@ -191,17 +214,31 @@ def _read_directory(folder: Path) -> Checkpoint:
             config = json.loads((folder / "config.json").read_text())
         except json.JSONDecodeError as error:
             raise ValueError(f"{folder / 'config.json'} is not JSON: {error}") from None
-        if config.get("format") == FORMAT:
-            return read_folder(folder)
-        if config.get("model_type") == "vit_mae":
-            return from_transformers(folder, config)
-        raise ValueError(
-            f"{folder} holds neither a model of mae.save nor a ViTMAE of transformers: model_type={config.get('model_type')!r}"
-        )
+        ours = isinstance(config, dict) and config.get("format") == FORMAT and "encoder" in config
+        if not ours and not (isinstance(config, dict) and config.get("model_type") == "vit_mae"):
+            raise ValueError(f"{folder} holds neither a model of mae.save nor a ViTMAE of transformers")
+        if (folder / "model.safetensors").is_file():
+            state = _read_safetensors(folder / "model.safetensors")
+        elif (folder / "pytorch_model.bin").is_file():
+            state = _read_pickle(folder / "pytorch_model.bin")
+        else:
+            raise ValueError(f"{folder} holds a config.json but no model.safetensors")
+        if not ours:
+            return from_transformers(folder, config, state)
+        kind = "autoencoder" if "decoder" in config else "encoder"
+        return Checkpoint(str(folder), f"{kind} folder of this project", config, state)
     for name in ("last.ckpt", "checkpoints/last.ckpt"):
         if (folder / name).is_file():
             return read_checkpoint(folder / name)
     raise ValueError(f"{folder} is not a checkpoint: it has neither config.json nor checkpoints/last.ckpt")
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        state: dict[str, torch.Tensor] = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file, or is cut off: {error}") from None
+    return state
 
 
 def _read_pickle(path: Path) -> dict[str, Any]:
@@ -209,7 +246,7 @@ def _read_pickle(path: Path) -> dict[str, Any]:
         # Training checkpoints of facebookresearch/mae hold their argparse.Namespace beside the weights.
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except UNREADABLE as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise ValueError(f"{path} is not a checkpoint that torch can read safely: {reason}") from None
     if not isinstance(content, dict):
@@ -222,7 +259,9 @@ def _from_run(path: Path, content: dict[str, Any]) -> Checkpoint:
     config = content.get("hyper_parameters", {}).get("model")
     if not isinstance(config, dict) or "encoder" not in config:
         raise ValueError(f"{path} is a Lightning checkpoint of another project: it does not describe its encoder")
-    state = {key.removeprefix("model."): value for key, value in content["state_dict"].items() if key.startswith("model.")}
+    state = {
+        key.removeprefix("model."): value for key, value in content["state_dict"].items() if key.startswith("model.")
+    }
     known = ("encoder.", "decoder.")
     return Checkpoint(
         str(path),

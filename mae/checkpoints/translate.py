@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mae.checkpoints.format import Checkpoint
@@ -37,10 +36,11 @@ def from_released(
         source: The path, for messages.
         state: The file's ``model``, or a plain timm ViT state dict.
         arguments: The training arguments where the file holds them.
-        image_size: (H, W) where the file does not say; released files do not, and only a square can be assumed.
+        image_size: (H, W), which released files do not say; None assumes a square, and leaves the size open where the
+            positions are none.
 
     Raises:
-        ValueError: A key is not one of this family, or the grid is not square and no size was given.
+        ValueError: A key is not one of this family.
     """
     translated: dict[str, Tensor] = {}
     ignored = []
@@ -59,19 +59,31 @@ def from_released(
         elif stem == "head":
             ignored.append(key)
         else:
-            raise ValueError(f"{source}: the weight {key!r} is not one of a ViT or a masked autoencoder with timm's names")
-    missing = [key for key in ("pos_embed", "patch_embed.proj.weight", "norm.weight", "blocks.0.norm1.weight") if key not in state]
+            raise ValueError(
+                f"{source}: the weight {key!r} is not one of a ViT or a masked autoencoder with timm's names"
+            )
+    missing = [
+        key
+        for key in ("pos_embed", "patch_embed.proj.weight", "norm.weight", "blocks.0.norm1.weight")
+        if key not in state
+    ]
     if missing:
         raise ValueError(f"{source} is not a checkpoint of a ViT that this project can read: {missing[0]!r} is missing")
 
     width, channels, patch, _ = state["patch_embed.proj.weight"].shape
+    rows = state["pos_embed"].shape[1]
     prefix = sum(state[key].shape[1] for key in ("cls_token", "reg_token") if key in state)
-    size = image_size or _square_size(source, state["pos_embed"].shape[1] - prefix, patch)
-    fixed = torch.count_nonzero(state["pos_embed"][:, :1]) == 0
+    # timm has ViTs whose table leaves class and register tokens out: known by a square without them.
+    no_embed_class = image_size is None and prefix > 0 and not _is_square(rows - prefix) and _is_square(rows)
+    if no_embed_class:
+        prefix = 0
+    if image_size is None and _is_square(rows - prefix):
+        image_size = (math.isqrt(rows - prefix) * patch,) * 2
+    fixed = prefix > 0 and not state["pos_embed"][:, :1].any()
     config: dict[str, Any] = {
         "encoder": {
             "name": "vit_base_patch16_224",
-            "image_size": list(size),
+            "image_size": None if image_size is None else list(image_size),
             "in_channels": channels,
             "patch_size": patch,
             "positions": "sincos" if fixed else "learned",
@@ -84,6 +96,7 @@ def from_released(
                 "class_token": "cls_token" in state,
                 "reg_tokens": state["reg_token"].shape[1] if "reg_token" in state else 0,
                 "qkv_bias": "blocks.0.attn.qkv.bias" in state,
+                "no_embed_class": no_embed_class,
             },
         }
     }
@@ -107,11 +120,8 @@ def _count_blocks(state: Mapping[str, Tensor], prefix: str) -> int:
     return len({key.split(".")[1] for key in state if key.startswith(f"{prefix}.")})
 
 
-def _square_size(source: str, patches: int, patch: int) -> tuple[int, int]:
-    side = math.isqrt(patches)
-    if side * side != patches:
-        raise ValueError(f"{source} has {patches} positions, which is no square, and does not say its image size: pass image_size=(H, W)")
-    return side * patch, side * patch
+def _is_square(number: int) -> bool:
+    return number > 0 and math.isqrt(number) ** 2 == number
 
 
 TRANSFORMERS_NAMES = (
@@ -140,22 +150,14 @@ TRANSFORMERS_NAMES = (
 )
 
 
-def from_transformers(folder: Path, config: Mapping[str, Any]) -> Checkpoint:
-    """Translate a folder that transformers saved from ViTMAEForPreTraining or ViTMAEModel.
+def from_transformers(folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Checkpoint:
+    """Translate the config and weights that transformers saved from ViTMAEForPreTraining or ViTMAEModel.
 
     Raises:
-        ValueError: A weight has no counterpart here, or the model differs from the paper's (activation, dropout).
+        ValueError: A weight has no counterpart here, or the activation is not the paper's.
     """
     if config.get("hidden_act", "gelu") != "gelu":
         raise ValueError(f"{folder}: hidden_act={config['hidden_act']!r} is not supported, only gelu")
-    weights = folder / "model.safetensors"
-    if weights.is_file():
-        state = load_file(weights)
-    elif (folder / "pytorch_model.bin").is_file():
-        state = torch.load(folder / "pytorch_model.bin", map_location="cpu", weights_only=True)
-    else:
-        raise ValueError(f"{folder} holds neither model.safetensors nor pytorch_model.bin")
-
     translated: dict[str, Tensor] = {}
     for key, value in state.items():
         # A bare ViTMAEModel saves without the prefix.
@@ -176,7 +178,7 @@ def from_transformers(folder: Path, config: Mapping[str, Any]) -> Checkpoint:
             "name": "vit_base_patch16_224",
             "image_size": [size, size] if isinstance(size, int) else list(size),
             "in_channels": config["num_channels"],
-            "patch_size": config["patch_size"],
+            "patch_size": config["patch_size"] if isinstance(config["patch_size"], int) else config["patch_size"][0],
             "positions": "sincos",
             "width": config["hidden_size"],
             "depth": config["num_hidden_layers"],

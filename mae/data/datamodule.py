@@ -25,11 +25,11 @@ Key = tuple[int, int]
 
 
 class Batch(NamedTuple):
-    """``images`` uint8 (B, C, H, W); ``labels`` int64 (B,), -1 where there is none; ``index`` int64 (B,) in the split."""
+    """``images`` uint8 (B, C, H, W); ``labels`` int64 (B,), -1 where there is none; ``indices`` int64 (B,) in the split."""
 
     images: Tensor
     labels: Tensor
-    index: Tensor
+    indices: Tensor
 
 
 class Transform(Protocol):
@@ -141,7 +141,9 @@ class ImageData(L.LightningDataModule):
         super().__init__()
         count = len(splits.train)
         if count < effective_batch:
-            raise ValueError(f"batch_size={effective_batch} is more than the {count} training images: choose {count} or less")
+            raise ValueError(
+                f"batch_size={effective_batch} is more than the {count} training images: choose {count} or less"
+            )
         self.splits = splits
         self.channels = channels
         self.effective_batch = effective_batch
@@ -202,5 +204,5 @@ class ImageData(L.LightningDataModule):
 
 
 def _collate(items: list[tuple[Tensor, int, int]]) -> Batch:
-    images, labels, index = zip(*items, strict=True)
-    return Batch(torch.stack(images), torch.tensor(labels), torch.tensor(index))
+    images, labels, indices = zip(*items, strict=True)
+    return Batch(torch.stack(images), torch.tensor(labels), torch.tensor(indices))

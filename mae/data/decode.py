@@ -11,10 +11,12 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.io import decode_image, read_file
 
-EXTENSIONS = frozenset(".jpg .jpeg .jpe .png .webp .gif .bmp .tif .tiff .ppm .pgm .jp2".split())
+EXTENSIONS = frozenset(
+    [".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"]
+)
 """What is taken for an image in a folder, in any case."""
 
-TORCHVISION = frozenset(".jpg .jpeg .jpe .png .webp .gif".split())
+TORCHVISION = frozenset([".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif"])
 
 # Since torchvision 0.29 each call warns that TorchCodec will take over; this module is the only place to change.
 warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torchvision\.io")
@@ -35,7 +37,7 @@ def read_image(path: str | Path) -> Tensor:
     path = Path(path)
     if path.suffix.lower() in TORCHVISION:
         try:
-            image = decode_image(read_file(str(path)), apply_exif_orientation=True)
+            image: Tensor | None = decode_image(read_file(str(path)), apply_exif_orientation=True)
         except (RuntimeError, ValueError):
             image = None
         if image is not None and image.dtype == torch.uint8:

@@ -113,7 +113,7 @@ def image_folder(root: str | None) -> Splits:
     train_root = path / "train" if (path / "train").is_dir() else path
     classes = _class_names(train_root)
     train = _labelled(train_root, classes)
-    others = []
+    others: list[FileSource | None] = []
     for split in ("val", "test"):
         split_root = path / split
         if train_root == path or not split_root.is_dir():

@@ -56,7 +56,9 @@ class TorchvisionSource:
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
-        labels = next((getattr(dataset, name) for name in ("targets", "labels", "_labels") if hasattr(dataset, name)), None)
+        labels = next(
+            (getattr(dataset, name) for name in ("targets", "labels", "_labels") if hasattr(dataset, name)), None
+        )
         self.labels = None if labels is None else np.asarray(labels, dtype=np.int64).reshape(-1)
         if self.labels is not None and (self.labels < 0).any():  # STL-10 marks what has no label by -1
             self.labels = None
@@ -91,7 +93,11 @@ class TorchvisionSource:
 Arguments = dict[str, Any]
 TRAIN_TEST: tuple[Arguments, Arguments | None, Arguments | None] = ({"train": True}, None, {"train": False})
 SPLIT_TRAIN_TEST: tuple[Arguments, Arguments | None, Arguments | None] = ({"split": "train"}, None, {"split": "test"})
-SPLIT_ALL: tuple[Arguments, Arguments | None, Arguments | None] = ({"split": "train"}, {"split": "val"}, {"split": "test"})
+SPLIT_ALL: tuple[Arguments, Arguments | None, Arguments | None] = (
+    {"split": "train"},
+    {"split": "val"},
+    {"split": "test"},
+)
 
 TORCHVISION: dict[str, tuple[Callable[..., Any], tuple[Arguments, Arguments | None, Arguments | None]]] = {
     "mnist": (datasets.MNIST, TRAIN_TEST),

@@ -105,10 +105,14 @@ def with_validation(train: Source, val: Source | None, test: Source | None) -> S
         raise ValueError(f"{len(train)} image is too few: one more is needed for validation")
     count = min(VALIDATION_MOST, max(1, round(VALIDATION_SHARE * len(train))))
     kept, held = hold_out(train, count)
-    return Splits(Subset(train, kept), Subset(train, held), test, f"{count:,} images held out of training, the same in every run")
+    return Splits(
+        Subset(train, kept), Subset(train, held), test, f"{count:,} images held out of training, the same in every run"
+    )
 
 
-def few_labels(labels: np.ndarray, classes: Sequence[str], seed: int, per_class: int | None, fraction: float | None) -> np.ndarray:
+def few_labels(
+    labels: np.ndarray, classes: Sequence[str], seed: int, per_class: int | None, fraction: float | None
+) -> np.ndarray:
     """Return sorted indices of a draw of labelled images.
 
     Args:
@@ -137,7 +141,8 @@ def few_labels(labels: np.ndarray, classes: Sequence[str], seed: int, per_class:
         if len(members) < wanted:
             raise ValueError(
                 f"the class {name!r} has {len(members)} training images, fewer than the {wanted} asked for: "
-                f"labels_per_class={len(members)} is the most that every class could give" if per_class is not None
+                f"labels_per_class={len(members)} is the most that every class could give"
+                if per_class is not None
                 else f"the class {name!r} has no training image"
             )
         chosen.append(members[:wanted])

@@ -25,8 +25,12 @@ def measure_pixels(images: Iterable[Tensor]) -> tuple[tuple[float, ...], tuple[f
     mean = total / count
     std = (squares / count - mean.square()).clamp_min(0).sqrt()
     if (std < 1e-4).all():
-        raise ValueError(f"the images hold one flat colour ({', '.join(f'{value:.3f}' for value in mean)}): nothing to learn")
-    return tuple(round(value, 6) for value in mean.tolist()), tuple(round(max(value, 1e-3), 6) for value in std.tolist())
+        raise ValueError(
+            f"the images hold one flat colour ({', '.join(f'{value:.3f}' for value in mean)}): nothing to learn"
+        )
+    return tuple(round(value, 6) for value in mean.tolist()), tuple(
+        round(max(value, 1e-3), 6) for value in std.tolist()
+    )
 
 
 def standardize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:

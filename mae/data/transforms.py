@@ -72,10 +72,19 @@ class EvalTransform:
         h, w = _largest(height, width, self.image_size[1] / self.image_size[0])
         h, w = max(1, round(h * self.share)), max(1, round(w * self.share))
         return TF.resized_crop(  # type: ignore[no-any-return]
-            image, (height - h) // 2, (width - w) // 2, h, w, list(self.image_size), interpolation=BICUBIC, antialias=True
+            image,
+            (height - h) // 2,
+            (width - w) // 2,
+            h,
+            w,
+            list(self.image_size),
+            interpolation=BICUBIC,
+            antialias=True,
         )
 
 
 def _largest(height: int, width: int, aspect: float) -> tuple[int, int]:
     """Return the largest (height, width) of the aspect width/height inside an image."""
-    return (height, max(1, round(height * aspect))) if width >= height * aspect else (max(1, round(width / aspect)), width)
+    return (
+        (height, max(1, round(height * aspect))) if width >= height * aspect else (max(1, round(width / aspect)), width)
+    )

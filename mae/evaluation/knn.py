@@ -29,7 +29,7 @@ def knn_predict(
     bank, queries = F.normalize(bank, dim=1), F.normalize(queries, dim=1)
     k = min(k, len(bank))
     predictions = []
-    for chunk in queries.split(1024):  # a bank of 10^6 by 1,024 queries is 4 GB; by all of them it would be more
+    for chunk in torch.split(queries, 1024):  # a bank of 10^6 by 1,024 queries is 4 GB; by all of them it would be more
         similarity, neighbours = (chunk @ bank.T).topk(k, dim=1)
         # Subtracting the best similarity changes no comparison, and no exponential overflows.
         weights = ((similarity - similarity[:, :1]) / temperature).exp()

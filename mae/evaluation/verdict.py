@@ -17,7 +17,9 @@ def pretraining_verdicts(results: Mapping[str, Any]) -> list[str]:
         else f"Validation loss {loss:.3f} on hidden patches."
     ]
     if results["normalize_pixels"] and loss > 0.98:
-        sentences.append("The loss is still near 1: so far nothing has been learned. Train longer, or raise optim.base_lr.")
+        sentences.append(
+            "The loss is still near 1: so far nothing has been learned. Train longer, or raise optim.base_lr."
+        )
     if "knn_top1" not in results:
         sentences.append("No labels, so no accuracy: judge the reconstructions, or probe with a few labelled images.")
         return sentences

@@ -59,7 +59,9 @@ class MaskPlan:
         """
         length = grid[0] * grid[1]
         if noise.ndim != 2 or noise.shape[1] != length:
-            raise ValueError(f"noise of shape {tuple(noise.shape)} does not fit a {grid[0]}x{grid[1]} grid: (B, {length}) would")
+            raise ValueError(
+                f"noise of shape {tuple(noise.shape)} does not fit a {grid[0]}x{grid[1]} grid: (B, {length}) would"
+            )
         visible = visible_count(length, ratio)
         order = noise.argsort(dim=1, stable=True)
         keep, masked = order[:, :visible], order[:, visible:]

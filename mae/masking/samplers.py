@@ -27,15 +27,15 @@ class RandomMasking:
 
     def __init__(self, ratio: float = 0.75) -> None:
         if not 0 < ratio < 1:
-            raise ValueError(f"masking.ratio={ratio} hides all or no patches: choose a number between 0 and 1, such as 0.75")
+            raise ValueError(
+                f"masking.ratio={ratio} hides all or no patches: choose a number between 0 and 1, such as 0.75"
+            )
         self.ratio = ratio
 
     def __call__(self, batch: int, grid: tuple[int, int], generator: torch.Generator) -> MaskPlan:
         """Return a plan for ``batch`` images: (batch, L) float32 noise, ranked."""
         # float32 whatever the precision of the run: in bf16 every batch of 196 patches would hold ties.
-        noise = torch.rand(
-            batch, grid[0] * grid[1], generator=generator, device=generator.device, dtype=torch.float32
-        )
+        noise = torch.rand(batch, grid[0] * grid[1], generator=generator, device=generator.device, dtype=torch.float32)
         return MaskPlan.from_noise(noise, grid, self.ratio)
 
     def check(self, grid: tuple[int, int]) -> int:

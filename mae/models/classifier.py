@@ -24,8 +24,8 @@ class Classifier(nn.Module):
         pool: ``mean`` over the patch tokens or the class ``token``.
         frozen: The encoder gets no gradient and stays in eval mode, whatever ``train()`` says.
 
-    A fine-tuned encoder with mean pooling is normalised after the pooling by a fresh LayerNorm, as in the paper's
-    released recipe; a frozen one keeps its own last norm, which the features were trained behind.
+    A fine-tuned encoder with mean pooling pools first and normalises then, and its last norm starts afresh, as in the
+    paper's released recipe. A frozen one normalises first, as it was trained.
 
     Raises:
         ValueError: The pooling is unknown, or asks for a class token that the encoder lacks.
@@ -38,14 +38,12 @@ class Classifier(nn.Module):
         self.head = head
         self.pool = pool
         self.frozen = frozen
-        self.norm: nn.Module = nn.Identity()
         if frozen:
-            encoder.requires_grad_(False)
+            encoder.requires_grad_(False).eval()
         else:
             encoder.requires_grad_(True)  # fixed positions too: the paper fine-tunes them
             if pool == "mean":
-                self.norm = nn.LayerNorm(encoder.width, eps=encoder.config["norm_eps"])
-                encoder.vit.norm = nn.Identity()
+                encoder.vit.norm.reset_parameters()
 
     def train(self, mode: bool = True) -> Classifier:
         """Switch mode; a frozen encoder stays in eval mode, its statistics and stochastic depth too."""
@@ -57,8 +55,10 @@ class Classifier(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """Return pooled features (B, D)."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            tokens = self.encoder(images)
-            return self.norm(pool_tokens(tokens, self.encoder.num_prefix_tokens, self.pool))  # type: ignore[no-any-return]
+            if self.pool == "mean" and not self.frozen:
+                tokens = self.encoder.trunk(images)
+                return self.encoder.vit.norm(pool_tokens(tokens, self.encoder.num_prefix_tokens, self.pool))  # type: ignore[no-any-return]
+            return pool_tokens(self.encoder(images), self.encoder.num_prefix_tokens, self.pool)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, K)."""

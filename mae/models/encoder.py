@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mae.masking.plan import MaskPlan, gather_patches
 from mae.models.patches import as_pair, patch_grid, patchify
-from mae.models.positions import resample_positions, sincos_positions
+from mae.models.positions import sincos_positions
 
 POSITIONS = ("sincos", "learned")
 
@@ -67,26 +67,34 @@ class Encoder(nn.Module):
         if positions not in POSITIONS:
             raise ValueError(f"model.positions={positions!r} is unknown: choose one of {', '.join(POSITIONS)}")
         self.image_size = as_pair(image_size)
-        chosen = {"patch_size": patch_size, "embed_dim": width, "depth": depth, "num_heads": heads, "mlp_ratio": mlp_ratio}
+        chosen = {
+            "patch_size": patch_size,
+            "embed_dim": width,
+            "depth": depth,
+            "num_heads": heads,
+            "mlp_ratio": mlp_ratio,
+        }
         chosen = {key: value for key, value in chosen.items() if value is not None}
         P = patch_size or _own_patch_size(name)
         self.grid = patch_grid(self.image_size, P)
         w, h = chosen.get("embed_dim"), chosen.get("num_heads")
         if w and h and w % h:
             raise ValueError(f"model.width={w} is not divisible by model.heads={h}")
-        self.vit = _create_vit(
-            name,
-            img_size=self.image_size,
-            in_chans=in_channels,
-            num_classes=0,
+        fixed = {
+            "img_size": self.image_size,
+            "in_chans": in_channels,
+            "num_classes": 0,
             # No pooling and no fc_norm: `norm` ends the trunk, and no parameter is left without a gradient.
-            global_pool="",
-            fc_norm=False,
-            norm_layer=partial(nn.LayerNorm, eps=norm_eps),
-            drop_path_rate=drop_path,
+            "global_pool": "",
+            "fc_norm": False,
+            "norm_layer": partial(nn.LayerNorm, eps=norm_eps),
+            "drop_path_rate": drop_path,
             **chosen,
-            **(options or {}),
-        )
+        }
+        clash = sorted(fixed.keys() & (options or {}).keys())
+        if clash:
+            raise ValueError(f"model.options.{clash[0]} is set by the encoder itself: leave it out of the options")
+        self.vit = _create_vit(name, **fixed, **(options or {}))
         self.patch_size = P
         self.in_channels = in_channels
         self.width: int = self.vit.embed_dim
@@ -100,7 +108,7 @@ class Encoder(nn.Module):
             "positions": positions,
             "width": self.width,
             "depth": self.depth,
-            "heads": self.vit.blocks[0].attn.num_heads,
+            "heads": heads,
             "mlp_ratio": mlp_ratio,
             "norm_eps": norm_eps,
             "options": dict(options or {}),
@@ -115,17 +123,20 @@ class Encoder(nn.Module):
         With a plan only its visible patches enter, in the plan's order. Without one every patch is seen, and the result
         equals timm's ``forward_features``: inference never masks.
         """
+        return self.vit.norm(self.trunk(images, plan))  # type: ignore[no-any-return]
+
+    def trunk(self, images: Tensor, plan: MaskPlan | None = None) -> Tensor:
+        """Do what ``forward`` does, all but the last norm."""
         if images.shape[1:] != (self.in_channels, *self.image_size):
             raise ValueError(
                 f"images of shape {tuple(images.shape)} do not fit an encoder of "
                 f"(B, {self.in_channels}, {self.image_size[0]}, {self.image_size[1]})"
             )
         vit = self.vit
-        if plan is None:
-            return vit.forward_features(images)  # type: ignore[no-any-return]
-        tokens = vit.norm_pre(self._embed_visible(images, plan))
+        tokens = vit._pos_embed(vit.patch_embed(images)) if plan is None else self._embed_visible(images, plan)
+        tokens = vit.norm_pre(tokens)
         tokens = checkpoint_seq(vit.blocks, tokens) if vit.grad_checkpointing else vit.blocks(tokens)
-        return vit.norm(tokens)  # type: ignore[no-any-return]
+        return tokens  # type: ignore[no-any-return]
 
     def _embed_visible(self, images: Tensor, plan: MaskPlan) -> Tensor:
         """Embed the visible patches and add their positions: (B, C, H, W) to (B, prefix + V, D)."""
@@ -151,20 +162,15 @@ class Encoder(nn.Module):
             ValueError: They are not one number per channel.
         """
         if len(mean) != self.in_channels or len(std) != self.in_channels:
-            raise ValueError(f"data.mean={mean} and data.std={std} must hold one number for each of {self.in_channels} channels")
+            raise ValueError(
+                f"data.mean={mean} and data.std={std} must hold one number for each of {self.in_channels} channels"
+            )
         self.pixel_mean, self.pixel_std = tuple(mean), tuple(std)
 
     @property
     def position_prefix(self) -> int:
         """Rows of the position table that belong to class and register tokens."""
         return 0 if self.vit.no_embed_class else self.num_prefix_tokens
-
-    def resample_state(self, state: dict[str, Tensor], old: tuple[int, int]) -> dict[str, Tensor]:
-        """Return an encoder state whose position table, of the stored grid ``old``, fits this encoder's grid."""
-        key = "vit.pos_embed"
-        if key not in state or old == self.grid:
-            return state
-        return {**state, key: resample_positions(state[key], old, self.grid, self.position_prefix)}
 
     def _fix_sincos(self) -> None:
         table = self.vit.pos_embed
@@ -181,7 +187,9 @@ def initialize_mae(module: nn.Module) -> None:
     """  # noqa: D205
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv2d):
-            nn.init.xavier_uniform_(part.weight.flatten(1) if isinstance(part, nn.Linear) else part.weight.data.flatten(1))
+            nn.init.xavier_uniform_(
+                part.weight.flatten(1) if isinstance(part, nn.Linear) else part.weight.data.flatten(1)
+            )
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
         elif isinstance(part, nn.LayerNorm):
@@ -217,7 +225,7 @@ def _create_vit(name: str, **arguments: Any) -> VisionTransformer:
     except (TypeError, AssertionError) as error:
         with torch.device("meta"):
             _check_vit(name, timm.create_model(name))
-        raise ValueError(f"timm cannot build {name} with model.options={arguments}: {error}") from error
+        raise ValueError(f"timm cannot build {name} with these options: {error}") from error
     _check_vit(name, vit)
     return vit
 
@@ -230,7 +238,9 @@ def _check_vit(name: str, model: nn.Module) -> None:
             f"every patch in its place, so hidden patches cannot be dropped; choose a ViT such as vit_small_patch16_224"
         )
     if type(model)._pos_embed is not VisionTransformer._pos_embed:
-        raise ValueError(f"model.name={name!r} is of the class {kind}, which places its tokens in its own way: choose a plain ViT")
+        raise ValueError(
+            f"model.name={name!r} is of the class {kind}, which places its tokens in its own way: choose a plain ViT"
+        )
     if not isinstance(model.patch_embed, PatchEmbed):
         raise ValueError(
             f"model.name={name!r} embeds patches with a {type(model.patch_embed).__name__}, whose receptive field looks into "

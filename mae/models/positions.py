@@ -40,7 +40,9 @@ def resample_positions(table: Tensor, old: tuple[int, int], new: tuple[int, int]
     """
     rows = prefix + old[0] * old[1]
     if table.shape[1] != rows:
-        raise ValueError(f"a position table of {table.shape[1]} rows is not one of {prefix} + {old[0]}x{old[1]} = {rows}")
+        raise ValueError(
+            f"a position table of {table.shape[1]} rows is not one of {prefix} + {old[0]}x{old[1]} = {rows}"
+        )
     if old == new:
         return table
     patches = table[:, prefix:].float().reshape(1, *old, -1).permute(0, 3, 1, 2)

@@ -52,12 +52,19 @@ def run_curves(folder: Path, results: Mapping[str, float]) -> list[tuple[str, st
     path = folder / "metrics.csv"
     metrics = read_metrics(path) if path.is_file() else {}
     curves = []
-    losses = {label: metrics[key] for key, label in (("train_loss", "training"), ("val_loss", "validation")) if key in metrics}
+    losses = {
+        label: metrics[key] for key, label in (("train_loss", "training"), ("val_loss", "validation")) if key in metrics
+    }
     if losses:
         curves.append(("Loss", curve_svg(losses, "loss")))
     if "val_top1" in metrics:
         curves.append(("Validation accuracy", curve_svg({"validation": metrics["val_top1"]}, "top-1")))
     if "knn_top1" in metrics:
         levels = {"random weights": results["knn_top1_random"]} if "knn_top1_random" in results else {}
-        curves.append(("kNN accuracy on frozen features", curve_svg({"this encoder": metrics["knn_top1"]}, "top-1", levels=levels)))
+        curves.append(
+            (
+                "kNN accuracy on frozen features",
+                curve_svg({"this encoder": metrics["knn_top1"]}, "top-1", levels=levels),
+            )
+        )
     return curves

@@ -55,7 +55,9 @@ class Picture:
 
 def write_page(path: Path, **content: Any) -> Path:
     """Render the page; what a section lacks is left out."""
-    environment = Environment(loader=PackageLoader("mae", "report"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("mae", "report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
     empty: dict[str, Any] = {name: [] for name in ("tables", "pictures", "curves", "choices", "tiles", "verdicts")}
     partial = path.with_suffix(".partial")
     partial.write_text(environment.get_template("page.html.j2").render(empty | content))
@@ -103,7 +105,9 @@ def run_pictures(folder: Path, config: Mapping[str, Any]) -> list[Picture]:
     pictures = [Picture.read(final, caption)]
     earlier = sorted((folder / "pictures").glob("epoch_*.png"))
     if len(earlier) > 1:
-        pictures.append(Picture.read(earlier[0], f"The same after epoch {int(earlier[0].stem.removeprefix('epoch_'))}."))
+        pictures.append(
+            Picture.read(earlier[0], f"The same after epoch {int(earlier[0].stem.removeprefix('epoch_'))}.")
+        )
     return pictures
 
 

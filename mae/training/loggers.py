@@ -121,7 +121,9 @@ def wandb_logger(folder: Path, *, project: str, name: str | None, offline: bool,
         import wandb  # noqa: F401
         from lightning.pytorch.loggers import WandbLogger
     except ImportError:
-        raise ImportError("logger=wandb needs the extra 'wandb', which is not installed: pip install -e '.[wandb]'") from None
+        raise ImportError(
+            "logger=wandb needs the extra 'wandb', which is not installed: pip install -e '.[wandb]'"
+        ) from None
     identity = folder / "wandb_id.txt"
     logger = WandbLogger(
         save_dir=str(folder),
@@ -132,6 +134,6 @@ def wandb_logger(folder: Path, *, project: str, name: str | None, offline: bool,
         resume="allow",
         config=config,
     )
-    if rank_zero_only.rank == 0 and not identity.is_file():
+    if getattr(rank_zero_only, "rank", 0) == 0 and not identity.is_file():
         identity.write_text(str(logger.experiment.id) + "\n")
     return logger

@@ -72,7 +72,7 @@ class PretrainingModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Score the reconstruction of fixed images behind fixed masks."""
-        out = self.model(standardize(batch.images, self.mean, self.std), self.validation_plan(batch.index))
+        out = self.model(standardize(batch.images, self.mean, self.std), self.validation_plan(batch.indices))
         self.val_loss.update(out.loss, weight=len(batch.images))
         self.log("val_loss", self.val_loss)
 

@@ -96,7 +96,9 @@ class TrainingProgress(L.Callback):
         """Wait for the first batch."""
         self.clock.ready()
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
         """Stop waiting."""
         self.clock.begin()
 

@@ -19,12 +19,12 @@ def model_rows(encoder: Encoder, model: nn.Module) -> Rows:
     """Return rows on the model: sizes, what is trainable, drop path."""
     total = sum(parameter.numel() for parameter in model.parameters())
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    config = encoder.config
+    config, (height, width) = encoder.config, encoder.image_size
     return [
         (
             "encoder",
-            f"{config['name']}: {encoder.depth} blocks of width {encoder.width}, {encoder.image_size[0]}x{encoder.image_size[1]} px "
-            f"in {encoder.grid[0]}x{encoder.grid[1]} patches of {encoder.patch_size}, {encoder.in_channels} channels",
+            f"{config['name']}: {encoder.depth} blocks of width {encoder.width}, {height}x{width} px in "
+            f"{encoder.grid[0]}x{encoder.grid[1]} patches of {encoder.patch_size}, {encoder.in_channels} channels",
         ),
         ("parameters", f"{total:,}, of which {trainable:,} are trained"),
         ("drop path", _drop_path(encoder)),
@@ -36,10 +36,14 @@ def _drop_path(encoder: Encoder) -> str:
     frozen = not any(parameter.requires_grad for parameter in encoder.vit.blocks.parameters())
     if not any(rates):
         return "off"
-    return f"{rates[0]:.3g} at the first block to {rates[-1]:.3g} at the last" + (" (frozen: not in force)" if frozen else "")
+    return f"{rates[0]:.3g} at the first block to {rates[-1]:.3g} at the last" + (
+        " (frozen: not in force)" if frozen else ""
+    )
 
 
-def optimization_rows(optimization: Optimization, model: nn.Module, *, base_lr: float, batch_size: int, micro: int) -> Rows:
+def optimization_rows(
+    optimization: Optimization, model: nn.Module, *, base_lr: float, batch_size: int, micro: int
+) -> Rows:
     """Return rows on the optimizer: learning rates as its groups really hold them, weight decay and steps."""
     groups = optimization.optimizer(model).param_groups
     layers = {group["name"].partition(",")[0]: group["lr"] for group in groups}

@@ -141,7 +141,7 @@ def test_a_grid_that_is_no_square_must_be_given(tiny_autoencoder, tmp_path, load
     model = tiny_autoencoder(scattered=True, image_size=(8, 24), width=128, decoder_width=64)
     torch.save({"model": released(model)}, tmp_path / "wide.pth")
 
-    with pytest.raises(ValueError, match=r"12 positions, which is no square.*pass image_size=\(H, W\)"):
+    with pytest.raises(ValueError, match=r"positions that make no square.*pass image_size=\(H, W\)"):
         load(tmp_path / "wide.pth")
 
     loaded = load(tmp_path / "wide.pth", image_size=(8, 24))

@@ -164,4 +164,4 @@ def test_a_peer_built_from_scratch_is_warned_about_for_its_zero_positions(tmp_pa
 
     mae.load_encoder(tmp_path)
 
-    assert "every position is zero" in caplog.text
+    assert "every row of encoder.vit.pos_embed is zero" in caplog.text

@@ -275,18 +275,3 @@ def test_the_config_builds_the_same_encoder_again(encoder):
 
     images = draw_images(encoder)
     assert torch.equal(again(images), encoder(images))
-
-
-def test_the_state_resamples_its_positions_from_the_stored_grid(encoder):
-    Gh, Gw = encoder.grid
-    prefix = encoder.position_prefix
-    with torch.no_grad():
-        encoder.vit.pos_embed[0, prefix:] = torch.arange(float(Gw)).repeat(Gh).unsqueeze(-1)
-    bigger = Encoder(**{**encoder.config, "image_size": (12, 4 * (Gw + 3))})
-
-    bigger.load_state_dict(bigger.resample_state(encoder.state_dict(), encoder.grid))
-
-    assert torch.equal(bigger.vit.pos_embed[:, :prefix], encoder.vit.pos_embed[:, :prefix])
-    ramp = bigger.vit.pos_embed[0, prefix:, 0].reshape(3, Gw + 3)
-    assert torch.allclose(ramp, ramp[:1].expand(3, -1), atol=1e-5)
-    assert (ramp[0].diff() > 0).all()

@@ -21,7 +21,7 @@ def layer(name: str) -> int:
     """The layer of a parameter of the two-block classifier, by hand."""
     if name.startswith("encoder.vit.blocks."):
         return 1 + int(name.split(".")[3])
-    return 0 if name.startswith("encoder.") else 3
+    return 3 if name.startswith(("head.", "encoder.vit.norm.")) else 0
 
 
 def cosine(step: int) -> float:

@@ -39,7 +39,7 @@ def test_the_groups_of_a_two_block_classifier_are_those_written_out_here():
         (block(0, "decay"), 0.25, 0.05),
         (block(1, "no decay"), 0.5, 0.0),
         (block(1, "decay"), 0.5, 0.05),
-        ({"norm.weight", "norm.bias", "head.linear.bias"}, 1.0, 0.0),
+        ({"encoder.vit.norm.weight", "encoder.vit.norm.bias", "head.linear.bias"}, 1.0, 0.0),
         ({"head.linear.weight"}, 1.0, 0.05),
     ]
     assert named_groups(model, groups) == expected
