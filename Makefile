@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow test-oldest lint format clean
+.PHONY: help setup demo test test-slow test-oldest test-wheel lint format clean
 
 help:            ## list the targets
 	@grep -E '^[a-z-]+: .*## |^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -35,6 +35,11 @@ test-oldest:     ## the fast tests on the oldest torch that is supported
 	$(MAKE) setup VENV=.venv-oldest TORCH='torch==2.11.* torchvision==0.26.*'
 	.venv-oldest/bin/python -m pytest
 
+test-wheel: setup ## build the wheel and pretrain from it, outside the clone
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	rm -rf build/site && $(BIN)/python -m pip install --quiet --no-deps --target build/site build/wheel/mae-*.whl
+	cd build/site && PYTHONPATH=. ../../$(BIN)/python -m mae.cli pretrain epochs=1 run_dir=../wheel-run-$$$$
+
 lint: setup      ## ruff and mypy alone
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -44,4 +49,4 @@ format: setup    ## let ruff rewrite
 	$(BIN)/ruff format .
 
 clean:           ## remove the environments and the demo
-	rm -rf .venv .venv-oldest demo
+	rm -rf .venv .venv-oldest build demo

@@ -108,9 +108,11 @@ def leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _nearest(wanted: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
-    if not near:  # a right name in the wrong group, such as lr for optim.base_lr
-        near = [name for name in known if wanted.rpartition(".")[2] in name.rpartition(".")[2]][:1]
+    # A right name in the wrong group comes first, such as lr for optim.base_lr.
+    alike = [name for name in known if wanted.rpartition(".")[2] in name.rpartition(".")[2]]
+    near = difflib.get_close_matches(wanted, alike, n=1, cutoff=0) or difflib.get_close_matches(
+        wanted, known, n=1, cutoff=0.5
+    )
     return f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}"
 
 
@@ -155,6 +157,8 @@ def check_values(config: Config) -> None:
     size = flat.get("data.image_size")
     if size is not None and not _is_size(size):
         wrong.append(f"data.image_size={size} is neither a side nor [height, width] in pixels")
+    if flat.get("data.channels") not in (None, 1, 3):
+        wrong.append(f"data.channels={flat['data.channels']} is neither 1 (grey) nor 3 (colour)")
     if wrong:
         raise ValueError("; ".join(wrong))
 
@@ -222,7 +226,7 @@ def script(root: str, prepare: Prepare) -> Callable[[], None]:
         job.run()
 
     def main() -> None:
-        overrides = [argument for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
+        overrides = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
         with one_line_errors():
             compose(root, _unrolled(overrides))
         GlobalHydra.instance().clear()

@@ -52,3 +52,7 @@ def _run(root: str, prepare: Prepare, overrides: Sequence[str]) -> None:
     with one_line_errors():
         job = prepare(compose(root, overrides), overrides)
     job.run()
+
+
+if __name__ == "__main__":
+    app()

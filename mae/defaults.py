@@ -131,13 +131,21 @@ def choose_pretraining(chooser: Chooser, count: int, machine: Machine) -> None:
     if machine.accelerated:
         epochs, reason = _rounded(100e6 / count, 400, 1600), "100 million images seen, within 400 to 1600 epochs"
     else:
-        epochs, reason = _rounded(0.5e6 / count, 5, 400), "half a million images seen on a CPU, within 5 to 400 epochs"
+        epochs, reason = (
+            _rounded(0.25e6 / count, 5, 400),
+            "a quarter million images seen on a CPU, within 5 to 400 epochs",
+        )
     epochs = chooser.fill("epochs", epochs, reason)
     if batch >= 1024:
         chooser.fill("optim.base_lr", PAPER_BASE_LR, "the paper's, for large batches")
     else:
-        rate = float(f"{1e-3 * math.sqrt(256 / batch):.2g}")
-        chooser.fill("optim.base_lr", rate, "1e-3 at 256 images, and with the square root of smaller batches")
+        narrow = (chooser.get("model.width") or 192) < 192
+        peak = 2e-3 if narrow else 1e-3
+        rate = float(f"{peak * math.sqrt(256 / batch):.2g}")
+        what = "narrow models take large steps" if narrow else "small batches take larger steps than the paper's"
+        chooser.fill(
+            "optim.base_lr", rate, f"{what}: a rate of {peak:g} at 256 images, by the root of the batch elsewhere"
+        )
     _choose_pace(chooser, epochs)
 
 
@@ -145,7 +153,7 @@ def choose_finetuning(chooser: Chooser, count: int, machine: Machine) -> None:
     """Choose batch size, epochs and learning rate for ``count`` labelled images and the protocol."""
     probe = chooser.get("protocol.name") == "linear_probe"
     most = (1024 if machine.accelerated else 256) if count > 1024 else 64
-    chooser.fill("batch_size", min(count, _power_of_two(min(most, max(16, count // 8)))), f"{count:,} labelled images")
+    batch = chooser.fill("batch_size", min(count, most), f"{count:,} labelled images")
     if machine.accelerated:
         epochs, reason = _rounded(20e6 / count, 50, 100), "the papers' 50 to 100"
     else:
@@ -154,9 +162,11 @@ def choose_finetuning(chooser: Chooser, count: int, machine: Machine) -> None:
             "a quarter million images seen on a CPU, within 10 to 100 epochs",
         )
     if count < 1000:
-        epochs, reason = 200, "few labels make short epochs"
+        epochs, reason = 300 if probe else 200, "few labels make short epochs"
     epochs = chooser.fill("epochs", epochs, reason)
-    chooser.fill("optim.base_lr", 1e-2 if probe else 2e-3, f"{chooser.get('protocol.name')} with AdamW")
+    peak = 2e-2 if probe else 1e-3
+    rate = float(f"{peak * 256 / batch:.2g}")
+    chooser.fill("optim.base_lr", rate, f"a rate of {peak:g} for {chooser.get('protocol.name')} with AdamW")
     _choose_pace(chooser, epochs)
 
 

@@ -43,6 +43,7 @@ class RunFolder:
 
     def __init__(self, path: Path, resume: bool) -> None:
         self.path = path
+        self.resume = resume
         if path.is_file():
             raise ValueError(f"run_dir={path} is a file: give a folder")
         holds_run = (path / "config.yaml").is_file()
@@ -53,9 +54,9 @@ class RunFolder:
 
     @property
     def last_checkpoint(self) -> Path | None:
-        """The state to resume from, where there is one."""
+        """The state to resume from, where the run is to go on and has one."""
         path = self.path / "checkpoints" / "last.ckpt"
-        return path if path.is_file() else None
+        return path if self.resume and path.is_file() else None
 
     @property
     def stored_config(self) -> dict[str, Any] | None:
@@ -68,14 +69,14 @@ class RunFolder:
         return {str(key): value for key, value in stored.items()}
 
     def resume_step(self) -> int | None:
-        """Return the optimizer step of the last checkpoint, where there is one."""
+        """Return the optimizer step that the run goes on from, if it does."""
         path = self.last_checkpoint
         return None if path is None else int(torch.load(path, map_location="cpu", weights_only=True)["global_step"])
 
     def earlier_results(self) -> dict[str, Any]:
         """Return the results of an earlier part of the run."""
         path = self.path / "results.json"
-        return dict(json.loads(path.read_text())) if path.is_file() else {}
+        return dict(json.loads(path.read_text())) if self.resume and path.is_file() else {}
 
     @rank_zero_only
     def start(self, config: Mapping[str, Any]) -> None:
@@ -132,7 +133,7 @@ def environment() -> dict[str, Any]:
         "torchvision": torchvision.__version__,
         "timm": timm.__version__,
         "lightning": lightning.__version__,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores",
         "commit": _commit(),
     }
 

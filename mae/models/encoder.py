@@ -134,9 +134,8 @@ class Encoder(nn.Module):
             )
         vit = self.vit
         tokens = vit._pos_embed(vit.patch_embed(images)) if plan is None else self._embed_visible(images, plan)
-        tokens = vit.norm_pre(tokens)
-        tokens = checkpoint_seq(vit.blocks, tokens) if vit.grad_checkpointing else vit.blocks(tokens)
-        return tokens  # type: ignore[no-any-return]
+        run = partial(checkpoint_seq, vit.blocks) if vit.grad_checkpointing else vit.blocks
+        return run(vit.norm_pre(tokens))  # type: ignore[no-any-return]
 
     def _embed_visible(self, images: Tensor, plan: MaskPlan) -> Tensor:
         """Embed the visible patches and add their positions: (B, C, H, W) to (B, prefix + V, D)."""

@@ -35,6 +35,10 @@ def curve_svg(series: Mapping[str, Series], ylabel: str, *, levels: Mapping[str,
             axes.plot(steps, values, label=label, color=COLOURS[number % 4], marker=marker, markersize=3, linewidth=1.4)
         for number, (label, value) in enumerate((levels or {}).items()):
             axes.axhline(value, label=label, color=COLOURS[(2 + number) % 4], linestyle="--", linewidth=1)
+        # The first steps start far above the rest and would flatten it.
+        settled = [value for pairs in series.values() for _, value in pairs[len(pairs) // 50 :]]
+        if ylabel == "loss" and settled:
+            axes.set_ylim(top=1.05 * max(settled), bottom=0)
         axes.set_xlabel("step")
         axes.set_ylabel(ylabel)
         axes.spines[["top", "right"]].set_visible(False)

@@ -113,6 +113,7 @@ def quiet_lightning() -> None:
     for pattern in (
         r".*does not have many workers.*",
         r".*Checkpoint directory .* exists and is not empty.*",
+        r".*module\(s\) in eval mode.*",  # a frozen encoder is meant to be
         r".*LeafSpec.*",
         r".*torch\.load.*weights_only.*",
     ):

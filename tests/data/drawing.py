@@ -1,0 +1,34 @@
+"""Pictures that the tests of this room draw, and their files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def smooth(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
+    """Draw slow waves (H, W, C) uint8 that JPEG keeps nearly exactly; no two corners are alike."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width]
+    waves = [
+        128 + 60 * np.sin(2 * np.pi * (x / width + a)) * np.cos(np.pi * y / height) + 50 * (y / height - x / width) * b
+        for a, b in rng.uniform(0.3, 1, (channels, 2))
+    ]
+    return np.stack(waves, axis=-1).round().clip(0, 255).astype(np.uint8)
+
+
+def write_image(path: Path, height: int = 20, width: int = 20, *, seed: int = 0, grey: bool = False) -> Path:
+    """Write a small picture in the format of the path's suffix, creating folders on the way."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = smooth(height, width, 1 if grey else 3, seed)
+    Image.fromarray(array[..., 0] if grey else array).save(path)
+    return path
+
+
+def write_folder(root: Path, count: int, height: int = 20, width: int = 20, *, grey: bool = False) -> Path:
+    """Write ``count`` different pictures ``image_000.png`` and so on."""
+    for number in range(count):
+        write_image(root / f"image_{number:03}.png", height, width, seed=number, grey=grey)
+    return root

@@ -1,0 +1,390 @@
+"""What people get wrong, and the line that they read then: before any work starts, and with nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import mae
+from mae.assembly import compose
+from tests.data.drawing import write_folder, write_image
+from tests.training.runs import ENCODER, contents, job, shared_pretraining
+
+REPOSITORY = Path(__file__).parent.parent
+SCRATCH = {"pretrain": (), "finetune": ("checkpoint=null",)}
+
+
+@pytest.fixture(autouse=True)
+def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in an empty folder, so that whatever is left behind is seen."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder of a finished pretraining."""
+    return shared_pretraining(tmp_path_factory)
+
+
+Refuse = Callable[..., str]
+
+
+@pytest.fixture
+def refused(tmp_path: Path) -> Iterator[Refuse]:
+    """Prepare a stage that must be refused; return the message."""
+    folder = tmp_path / "refused"
+
+    def refuse(stage: str, *overrides: str, error: type[Exception] | tuple[type[Exception], ...] = ValueError) -> str:
+        before = set(os.listdir())  # noqa: PTH208
+        with pytest.raises(error) as raised:
+            job(stage, folder, *overrides)
+        # Exactly what the scripts turn into one line and status 2.
+        assert isinstance(raised.value, ValueError | FileNotFoundError | ImportError)
+        message = str(raised.value)
+        assert "\n" not in message
+        assert set(os.listdir()) == before  # noqa: PTH208
+        return message
+
+    yield refuse
+    assert not folder.exists()
+
+
+def test_a_missing_data_folder(refused: Refuse) -> None:
+    for stage, source in (("pretrain", "folder"), ("pretrain", "image_folder"), ("finetune", "image_folder")):
+        message = refused(stage, f"data={source}", "data.root=nowhere", *SCRATCH[stage], error=FileNotFoundError)
+        assert message == "data.root=nowhere does not exist"
+
+
+def test_no_data_folder_at_all(refused: Refuse) -> None:
+    assert "data=folder needs a folder: data.root=DIR" in refused("pretrain", "data=folder")
+
+
+def test_a_file_for_a_folder(refused: Refuse, tmp_path: Path) -> None:
+    write_image(tmp_path / "one.png")
+    assert "one.png is a file, not a folder" in refused("pretrain", "data=folder", "data.root=one.png")
+
+
+def test_an_empty_folder(refused: Refuse, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "empty holds no image: it is empty" in refused("pretrain", "data=folder", "data.root=empty")
+
+
+def test_a_folder_of_text_files(refused: Refuse, tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    for name in ("a.txt", "b.txt", "c.md"):
+        (tmp_path / "texts" / name).write_text("words")
+    message = refused("pretrain", "data=folder", "data.root=texts")
+    assert "texts holds no image: only 2 .txt, 1 .md" in message
+    assert ".jpg" in message
+
+
+def test_a_folder_of_files_that_are_no_images(refused: Refuse, tmp_path: Path) -> None:
+    (tmp_path / "garbage").mkdir()
+    for number in range(12):
+        (tmp_path / "garbage" / f"{number:02}.jpg").write_bytes(bytes(range(number, 200)))
+    message = refused("pretrain", "data=folder", "data.root=garbage")
+    assert "none of the images looked at can be read" in message
+    assert ".jpg" in message
+
+
+def test_a_folder_of_one_image(refused: Refuse, tmp_path: Path) -> None:
+    write_folder(tmp_path / "one", 1)
+    assert "1 image is too few" in refused("pretrain", "data=folder", "data.root=one")
+
+
+def test_a_folder_whose_name_is_a_number(refused: Refuse) -> None:
+    # Hydra reads data.root=2024 as an integer.
+    assert "2024 does not exist" in refused("pretrain", "data=folder", "data.root=2024", error=FileNotFoundError)
+    assert "2024" in refused("finetune", "checkpoint=2024", error=FileNotFoundError)
+
+
+def test_a_run_folder_whose_name_is_a_number(tmp_path: Path) -> None:
+    prepared = job("pretrain", None, "run_dir=123")
+    assert prepared.folder.path == Path("123")
+
+
+def test_images_of_one_flat_colour(refused: Refuse, tmp_path: Path) -> None:
+    from PIL import Image
+
+    (tmp_path / "flat").mkdir()
+    for number in range(30):
+        Image.new("RGB", (20, 20), (9, 9, 9)).save(tmp_path / "flat" / f"{number}.png")
+    assert "one flat colour" in refused("pretrain", "data=folder", "data.root=flat")
+
+
+@pytest.mark.parametrize("size", ["18", "[16,18]"])
+def test_an_image_size_that_the_patch_does_not_divide(refused: Refuse, size: str) -> None:
+    message = refused("pretrain", f"data.image_size={size}", "model.patch_size=4")
+    assert "18 is not divisible by the patch size 4" in message
+    assert "16x16 would be" in message
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "resnet18", "convnext_tiny"])
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_a_timm_model_that_is_no_vit(refused: Refuse, stage: str, name: str) -> None:
+    sizes = ("model.width=null", "model.depth=null", "model.heads=null", "model.patch_size=null")
+    message = refused(stage, f"model.name={name}", *sizes, *SCRATCH[stage])
+    assert f"model.name={name!r}" in message
+    assert "not a VisionTransformer" in message
+    assert "choose a ViT such as vit_" in message
+
+
+def test_a_model_that_timm_does_not_know(refused: Refuse) -> None:
+    message = refused("pretrain", "model.name=vit_bse_patch16_224")
+    assert "'vit_bse_patch16_224' is not a timm model: did you mean vit_base_patch16_224" in message
+
+
+@pytest.mark.parametrize("ratio", ["0", "1", "0.0", "1.0", "-0.5", "1.5"])
+def test_a_masking_ratio_outside_zero_and_one(refused: Refuse, ratio: str) -> None:
+    message = refused("pretrain", f"masking.ratio={ratio}")
+    assert f"masking.ratio={ratio} hides all or no patches" in message
+
+
+@pytest.mark.parametrize(("ratio", "hidden"), [("0.8", 4), ("0.99", 4)])
+def test_a_masking_ratio_that_hides_every_patch_of_a_small_grid(refused: Refuse, ratio: str, hidden: int) -> None:
+    message = refused("pretrain", f"masking.ratio={ratio}", "data.image_size=16", "model.patch_size=8")
+    assert f"masking.ratio={ratio} hides {hidden} of 4 patches" in message
+    assert "choose between 0.25 and 0.75" in message
+
+
+def test_a_grid_of_one_patch_leaves_nothing_to_hide(refused: Refuse) -> None:
+    assert "of 1 patch" in refused("pretrain", "data.image_size=16", "model.patch_size=16")
+
+
+def test_fewer_images_than_one_batch(refused: Refuse, tmp_path: Path) -> None:
+    write_folder(tmp_path / "few", 20)
+    message = refused("pretrain", "data=folder", "data.root=few", "batch_size=64")
+    assert "batch_size=64 is more than the 18 training images: choose 18 or less" in message
+    message = refused("finetune", "checkpoint=null", "labels_per_class=2", "batch_size=64")
+    assert "batch_size=64 is more than the 20 training images: choose 20 or less" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("optim.base_lrr=1", "optim.base_lr"),
+        ("optim.lr=1", "optim.base_lr"),
+        ("lr=1", "optim.base_lr"),
+        ("epoch=3", "epochs"),
+        ("batchsize=3", "batch_size"),
+        ("masking.raito=0.5", "masking.ratio"),
+        ("data.imagesize=16", "data.image_size"),
+        ("trainer.device=1", "trainer.devices"),
+        ("data=fodler", "folder"),
+        ("model=bse", "base"),
+        ("logger=wanbd", "wandb"),
+        ("dta=folder", "data"),
+        ("optm=adamw", "optim"),
+    ],
+)
+def test_a_misspelt_override_names_the_nearest(override: str, nearest: str) -> None:
+    with pytest.raises(ValueError, match=rf"did you mean {nearest}\?") as raised:
+        compose("pretrain", [override])
+    assert override.partition("=")[0] in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_the_misspelt_one_is_named_among_good_ones() -> None:
+    with pytest.raises(ValueError, match=r"data\.rot .*did you mean data\.root\?"):
+        compose("pretrain", ["data=folder", "data.root=x", "epochs=3", "data.rot=y"])
+
+
+def test_an_option_of_another_group_option_is_offered_where_it_exists() -> None:
+    # data.root exists with data=folder, not with the digits.
+    with pytest.raises(ValueError, match=r"data\.root is not an option here"):
+        compose("pretrain", ["data.root=x"])
+
+
+def test_what_cannot_be_parsed_is_quoted_back() -> None:
+    with pytest.raises(ValueError, match=r"data\.root=/it's.*cannot be parsed.*quote"):
+        compose("pretrain", ["data=folder", "data.root=/it's"])
+
+
+def test_a_checkpoint_that_is_not_there(refused: Refuse) -> None:
+    message = refused("finetune", "checkpoint=nowhere/last.ckpt", error=FileNotFoundError)
+    assert message.startswith("no checkpoint at nowhere/last.ckpt")
+
+
+def test_no_checkpoint_given(refused: Refuse) -> None:
+    message = refused("finetune")
+    assert message.startswith("checkpoint is missing")
+    assert "checkpoint=null" in message
+
+
+def test_no_checkpoint_given_where_a_run_lies_names_it(refused: Refuse, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "runs" / "pretrain" / "mine")
+    assert f"such as checkpoint={Path('runs/pretrain/mine')}" in refused("finetune")
+
+
+@pytest.mark.parametrize("content", ["a note, no weights\n", ""])
+@pytest.mark.parametrize("name", ["notes.txt", "notes.ckpt", "notes.pth"])
+def test_a_text_file_for_a_checkpoint(refused: Refuse, tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    message = refused("finetune", f"checkpoint={name}")
+    assert message.startswith(f"{name} is not a checkpoint")
+
+
+def test_a_text_file_for_safetensors(refused: Refuse, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_text("no weights")
+    assert "model.safetensors" in refused("finetune", "checkpoint=model.safetensors")
+
+
+def test_a_folder_that_is_no_checkpoint(refused: Refuse, tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    assert "pictures is not a checkpoint: it has neither config.json nor" in refused("finetune", "checkpoint=pictures")
+
+
+def test_an_encoder_where_the_decoder_is_needed(run: Path) -> None:
+    with pytest.raises(ValueError, match=r"holds an encoder alone, and reconstruction needs the decoder: .*checkpoints/last\.ckpt"):
+        mae.load_autoencoder(run / "encoder")
+
+
+@pytest.mark.parametrize(
+    ("override", "stored"),
+    [("model.width=64", "32"), ("model.depth=3", "1"), ("model.patch_size=8", "4"), ("data.channels=3", "1"), ("model.heads=4", "2")],
+)
+def test_a_checkpoint_of_another_shape(refused: Refuse, run: Path, override: str, stored: str) -> None:
+    message = refused("finetune", f"checkpoint={run}", override)
+    assert f"{override} does not fit the checkpoint" in message
+    assert f"has {stored}" in message
+    assert "checkpoint=null" in message
+
+
+def test_an_image_size_that_the_checkpoints_patch_does_not_divide(refused: Refuse, run: Path) -> None:
+    assert "patch size 4" in refused("finetune", f"checkpoint={run}", "data.image_size=18")
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_a_folder_that_holds_a_run(run: Path, tmp_path: Path, stage: str) -> None:
+    before = contents(run)
+    with pytest.raises(ValueError, match=r"already holds a run: resume=true continues it, another run_dir starts a new one"):
+        job(stage, run, *SCRATCH[stage])
+    assert contents(run) == before
+
+
+def test_a_file_for_a_run_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ValueError, match="file is a file: give a folder"):
+        job("pretrain", tmp_path / "file")
+
+
+def test_resuming_without_saying_which_run() -> None:
+    with pytest.raises(ValueError, match=r"resume=true needs to know which run: run_dir=DIR"):
+        job("pretrain", None, "resume=true")
+
+
+def test_resuming_a_run_of_the_other_stage(run: Path) -> None:
+    before = contents(run)
+    with pytest.raises(ValueError, match="run_dir"):
+        job("finetune", run, "checkpoint=null", "resume=true")
+    assert contents(run) == before
+
+
+@pytest.mark.parametrize("protocol", ["linear_probe", "finetune"])
+def test_labels_asked_for_where_there_are_none(refused: Refuse, tmp_path: Path, protocol: str) -> None:
+    write_folder(tmp_path / "photos", 30)
+    message = refused("finetune", "checkpoint=null", f"protocol={protocol}", "data=folder", "data.root=photos")
+    assert f"protocol={protocol} needs labels, and data=folder has none" in message
+    assert "data=image_folder" in message
+
+
+def test_more_labels_than_a_class_has(refused: Refuse) -> None:
+    message = refused("finetune", "checkpoint=null", "labels_per_class=100000")
+    assert "fewer than the 100000 asked for" in message
+    assert "labels_per_class=" in message
+
+
+def test_labels_by_number_and_by_share_at_once(refused: Refuse) -> None:
+    message = refused("finetune", "checkpoint=null", "labels_per_class=5", "label_fraction=0.1")
+    assert "labels_per_class=5 and label_fraction=0.1 are both given: choose one" in message
+
+
+def test_one_class_alone(refused: Refuse, tmp_path: Path) -> None:
+    write_folder(tmp_path / "data" / "train" / "only", 20)
+    message = refused("finetune", "checkpoint=null", "data=image_folder", "data.root=data")
+    assert "one class, 'only'" in message
+
+
+def test_an_extra_that_is_not_installed(refused: Refuse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    message = refused("pretrain", "logger=wandb", error=ImportError)
+    assert "needs the extra 'wandb', which is not installed: pip install -e '.[wandb]'" in message
+
+
+def test_a_batch_that_cannot_be_shared_out(refused: Refuse) -> None:
+    message = refused("pretrain", "batch_size=50", "trainer.accumulate=4", "trainer.devices=1")
+    assert "batch_size=50" in message
+    assert "1 devices x trainer.accumulate=4" in message
+    assert "48 would" in message or "52 would" in message
+    assert "2 devices" in refused("pretrain", "batch_size=51", "trainer.devices=2")
+
+
+@pytest.mark.parametrize(
+    "override", ["trainer.accelerator=gpu", "trainer.devices=none_such", "trainer.strategy=no_such", "trainer.precision=fp3"]
+)
+def test_devices_that_are_not_there(refused: Refuse, override: str) -> None:
+    import torch
+
+    if override == "trainer.accelerator=gpu" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    message = refused("pretrain", override)
+    assert override.partition("=")[2] in message
+
+
+def test_a_validation_that_never_comes(refused: Refuse) -> None:
+    # The best epoch is chosen on validation: without one there is no best.ckpt, after all the training.
+    assert "trainer.validate_every=5" in refused("finetune", "checkpoint=null", "trainer.validate_every=5", "epochs=2")
+
+
+@pytest.mark.parametrize(
+    ("stage", "override", "key"),
+    [
+        ("pretrain", "optim.name=adam", "optim.name"),
+        ("pretrain", "decoder.name=maybe", "decoder.name"),
+        ("pretrain", "masking.name=maybe", "masking.name"),
+        ("pretrain", "decoder.width=33", "decoder.width"),
+        ("pretrain", "data.min_scale=2", "data.min_scale"),
+        ("pretrain", "data.min_scale=wide", "data.min_scale"),
+        ("pretrain", "data.flip=perhaps", "data.flip"),
+        ("pretrain", "objective.normalize=perhaps", "objective.normalize"),
+        ("pretrain", "optim.betas=3", "optim.betas"),
+        ("pretrain", "logger.name=tensorboard", "logger.name"),
+        ("pretrain", "+model.options.no_such=1", "no_such"),
+        ("finetune", "protocol.name=maybe", "protocol.name"),
+        ("finetune", "protocol.pool=maybe", "pool"),
+    ],
+)
+def test_a_value_that_means_nothing(refused: Refuse, stage: str, override: str, key: str) -> None:
+    assert key in refused(stage, *SCRATCH[stage], override)
+
+
+def script(name: str, *overrides: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, str(REPOSITORY / name), *overrides],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("optim.base_lrr=1",), "error: optim.base_lrr is not an option here: did you mean optim.base_lr?\n"),
+        (("data=folder", "data.root=nowhere", *ENCODER), "error: data.root=nowhere does not exist\n"),
+    ],
+)
+def test_the_script_says_one_line_and_ends_with_status_two(tmp_path: Path, overrides: tuple[str, ...], message: str) -> None:
+    done = script("train_pretrain.py", *overrides, folder=tmp_path)
+    assert (done.returncode, done.stderr, done.stdout) == (2, message, "")
+    assert list(tmp_path.iterdir()) == []
+

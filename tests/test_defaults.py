@@ -1,0 +1,209 @@
+"""Defaults that fit: pure functions of what was seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mae.assembly import compose, leaves, load_preset
+from mae.data.look import Look
+from mae.defaults import (
+    Chooser,
+    Machine,
+    choose_finetuning,
+    choose_images_and_model,
+    choose_loading,
+    choose_pretraining,
+    preset_for,
+)
+
+LAPTOP = Machine(accelerated=False, cores=4)
+SERVER = Machine(accelerated=True, cores=32)
+
+
+def look(side: int, count: int, *, channels: int = 3, in_files: bool = True) -> Look:
+    return Look(count, channels, side, side, side, in_files)
+
+
+DIGITS = look(8, 1293, channels=1, in_files=False)
+DRAWINGS = look(28, 54_000, channels=1, in_files=False)
+THUMBNAILS = look(64, 90_000)
+PHOTOGRAPHS = look(3000, 2000)  # 12 megapixels: 4000 x 3000
+MANY_PHOTOGRAPHS = look(400, 1_281_167)
+
+
+def chosen(seen: Look, machine: Machine, overrides: tuple[str, ...] = ()) -> tuple[dict[str, Any], Chooser]:
+    """Return the pretraining config that the rules complete, flat, and the chooser."""
+    chooser = Chooser(compose("pretrain", overrides))
+    choose_images_and_model(chooser, seen, machine, load_preset)
+    choose_loading(chooser, seen, machine, devices=1)
+    choose_pretraining(chooser, seen.count, machine)
+    return leaves(chooser.config), chooser
+
+
+@pytest.mark.parametrize("machine", [LAPTOP, SERVER])
+def test_drawings_and_photographs_get_different_recipes(machine: Machine) -> None:
+    drawings, photographs = chosen(DRAWINGS, machine)[0], chosen(PHOTOGRAPHS, machine)[0]
+    for key in ("data.image_size", "data.channels", "data.flip", "model.patch_size", "model.width", "batch_size"):
+        assert drawings[key] != photographs[key], key
+
+
+def test_drawings_keep_their_size_and_colour_and_are_not_mirrored() -> None:
+    config = chosen(DRAWINGS, LAPTOP)[0]
+    assert (config["data.image_size"], config["data.channels"]) == (28, 1)
+    # A mirrored 2 is no 2.
+    assert config["data.flip"] is False
+
+
+def test_photographs_get_the_size_and_crops_of_the_paper() -> None:
+    config = chosen(PHOTOGRAPHS, SERVER)[0]
+    assert (config["data.image_size"], config["model.patch_size"], config["data.channels"]) == (224, 16, 3)
+    assert (config["data.flip"], config["data.min_scale"]) == (True, 0.2)
+
+
+def test_more_images_and_a_faster_machine_get_a_larger_model() -> None:
+    widths = [chosen(*case)[0]["model.width"] for case in ((PHOTOGRAPHS, LAPTOP), (PHOTOGRAPHS, SERVER), (MANY_PHOTOGRAPHS, SERVER))]
+    assert widths == sorted(set(widths))
+    assert chosen(MANY_PHOTOGRAPHS, SERVER)[0]["model.name"] == "vit_base_patch16_224"
+
+
+def test_large_batches_take_the_learning_rate_of_the_paper() -> None:
+    config = chosen(MANY_PHOTOGRAPHS, SERVER)[0]
+    assert (config["batch_size"], config["optim.base_lr"]) == (4096, 1.5e-4)
+
+
+@pytest.mark.parametrize("machine", [LAPTOP, SERVER])
+@pytest.mark.parametrize("side", [1, 8, 23, 24, 28, 31, 32, 47, 48, 64, 111, 112, 224, 3000])
+def test_the_patch_divides_the_size_and_the_grid_leaves_something_to_predict(side: int, machine: Machine) -> None:
+    config = chosen(look(side, 10_000), machine)[0]
+    assert config["data.image_size"] % config["model.patch_size"] == 0
+    patches = (config["data.image_size"] // config["model.patch_size"]) ** 2
+    assert 16 <= patches <= 256
+    assert config["model.width"] % config["model.heads"] == 0
+    assert config["decoder.width"] % config["decoder.heads"] == 0
+
+
+def test_no_rule_ever_asks_for_a_size_far_above_the_images() -> None:
+    for side in range(8, 400):
+        assert preset_for(side, 1000, SERVER)[1] <= 2 * side
+
+
+@pytest.mark.parametrize("seen", [DIGITS, DRAWINGS, THUMBNAILS, PHOTOGRAPHS, MANY_PHOTOGRAPHS])
+@pytest.mark.parametrize("machine", [LAPTOP, SERVER])
+def test_everything_is_chosen_and_fits_together(seen: Look, machine: Machine) -> None:
+    config = chosen(seen, machine)[0]
+    may_stay_null = {"run_dir", "data.root", "data.mean", "data.std", "optim.clip_norm"}
+    assert {key for key, value in config.items() if value is None} <= may_stay_null
+    assert config["batch_size"] <= seen.count
+    # So that the last epoch is validated, and best.ckpt and last.ckpt are of validated epochs.
+    assert config["epochs"] % config["trainer.validate_every"] == 0
+    assert 0 < config["optim.warmup_epochs"] < config["epochs"]
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 7, 40, 97, 390, 400, 1600])
+def test_validations_divide_the_epochs_into_about_twenty_or_more(epochs: int) -> None:
+    config = chosen(DIGITS, LAPTOP, (f"epochs={epochs}",))[0]
+    assert epochs % config["trainer.validate_every"] == 0
+    assert epochs / config["trainer.validate_every"] >= min(epochs, 20)
+
+
+@pytest.mark.parametrize("count", [2, 9, 60, 1293, 54_000])
+def test_a_batch_is_never_more_than_the_images(count: int) -> None:
+    assert 1 <= chosen(look(28, count), LAPTOP)[0]["batch_size"] <= count
+
+
+GIVEN = {
+    "data.image_size": 48,
+    "data.channels": 1,
+    "data.min_scale": 0.5,
+    "data.flip": False,
+    "data.num_workers": 3,
+    "batch_size": 24,
+    "epochs": 7,
+    "optim.base_lr": 0.125,
+    "optim.warmup_epochs": 2,
+    "trainer.validate_every": 7,
+    "model.patch_size": 12,
+    "model.width": 60,
+    "model.depth": 3,
+    "model.heads": 5,
+    "decoder.width": 36,
+    "decoder.depth": 1,
+    "decoder.heads": 2,
+}
+
+
+@pytest.mark.parametrize("seen", [DRAWINGS, MANY_PHOTOGRAPHS])
+@pytest.mark.parametrize("machine", [LAPTOP, SERVER])
+def test_whatever_is_given_is_kept(seen: Look, machine: Machine) -> None:
+    config, chooser = chosen(seen, machine, tuple(f"{key}={value}" for key, value in GIVEN.items()))
+    assert {key: config[key] for key in GIVEN} == GIVEN
+    assert not {choice.key for choice in chooser.choices} & set(GIVEN)
+
+
+@pytest.mark.parametrize(("key", "value"), [("data.flip", "false"), ("data.num_workers", "0"), ("optim.base_lr", "0.0")])
+def test_values_that_python_takes_for_nothing_are_kept_too(key: str, value: str) -> None:
+    config = chosen(MANY_PHOTOGRAPHS, SERVER, (f"{key}={value}",))[0]
+    assert config[key] is not None
+    assert not config[key]
+
+
+def test_later_choices_follow_from_given_values() -> None:
+    small = chosen(PHOTOGRAPHS, SERVER, ("data.image_size=32",))[0]
+    assert small["model.patch_size"] == 4
+    # A rectangle's shorter side decides.
+    rectangle = chosen(PHOTOGRAPHS, SERVER, ("data.image_size=[32,64]",))[0]
+    assert rectangle["model.patch_size"] == 4
+    rates = [chosen(DRAWINGS, LAPTOP, (f"batch_size={batch}",))[0]["optim.base_lr"] for batch in (16, 64, 256)]
+    # lr = base_lr * batch / 256 then grows with the square root of the batch.
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_a_named_model_is_not_mixed_with_a_preset() -> None:
+    config = chosen(PHOTOGRAPHS, LAPTOP, ("model=base",))[0]
+    assert (config["model.name"], config["model.width"], config["decoder.width"]) == ("vit_base_patch16_224", 768, 512)
+
+
+def test_every_choice_gives_its_reason() -> None:
+    config, chooser = chosen(PHOTOGRAPHS, LAPTOP)
+    keys = {choice.key for choice in chooser.choices}
+    assert {"data.image_size", "model", "data.channels", "data.flip", "batch_size", "epochs", "optim.base_lr"} <= keys
+    for choice in chooser.choices:
+        assert len(choice.reason) > 3
+        assert str(choice) == f"{choice.key}={choice.value}: {choice.reason}"
+        if choice.key in config:
+            assert config[choice.key] == choice.value
+
+
+def test_workers_are_few_enough_for_the_cores_and_the_devices() -> None:
+    for cores in (1, 2, 8, 64):
+        for devices in (1, 4):
+            for seen in (DIGITS, PHOTOGRAPHS):
+                chooser = Chooser(compose("pretrain"))
+                choose_loading(chooser, seen, Machine(True, cores), devices)
+                workers = chooser.get("data.num_workers")
+                assert 0 <= workers * devices <= max(devices, cores)
+
+
+def test_images_in_memory_need_no_workers_on_a_cpu() -> None:
+    assert chosen(DIGITS, LAPTOP)[0]["data.num_workers"] == 0
+
+
+@pytest.mark.parametrize("count", [2, 50, 999, 1000, 54_000])
+@pytest.mark.parametrize("protocol", ["linear_probe", "finetune"])
+@pytest.mark.parametrize("machine", [LAPTOP, SERVER])
+def test_finetuning_choices_fit_the_labels(count: int, protocol: str, machine: Machine) -> None:
+    chooser = Chooser(compose("finetune", [f"protocol={protocol}"]))
+    choose_finetuning(chooser, count, machine)
+    config = chooser.config
+    # BatchNorm in the probe needs two images a batch.
+    assert 2 <= config["batch_size"] <= count
+    assert config["epochs"] % config["trainer"]["validate_every"] == 0
+
+
+def test_finetuning_keeps_what_is_given() -> None:
+    chooser = Chooser(compose("finetune", ["batch_size=10", "epochs=3", "optim.base_lr=0.5", "optim.warmup_epochs=1"]))
+    choose_finetuning(chooser, 500, LAPTOP)
+    config = leaves(chooser.config)
+    assert [config[key] for key in ("batch_size", "epochs", "optim.base_lr", "optim.warmup_epochs")] == [10, 3, 0.5, 1]
