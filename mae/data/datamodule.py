@@ -54,16 +54,17 @@ class ImageDataset(Dataset[tuple[Tensor, int, int]]):
 
     def __getitem__(self, key: Key) -> tuple[Tensor, int, int]:
         epoch, index = key
-        image = self._readable(index)
+        image, read = self._readable(index)
         rng = random.Random(f"{self.seed} {epoch} {index}")
-        label = -1 if self.source.labels is None else int(self.source.labels[index])
+        label = -1 if self.source.labels is None else int(self.source.labels[read])
         return to_channels(self.transform(image, rng), self.channels), label, index
 
-    def _readable(self, index: int) -> Tensor:
-        """Return the image, or where it is damaged the next one that is not: batches keep their size."""
+    def _readable(self, index: int) -> tuple[Tensor, int]:
+        """Return the image and its index, or where it is damaged the next one that is not: batches keep their size."""
         for step in range(len(self.source)):
+            candidate = (index + step) % len(self.source)
             try:
-                return self.source.image((index + step) % len(self.source))
+                return self.source.image(candidate), candidate
             except UnreadableImageError as error:
                 warnings.warn(f"{error}; the next image stands in for it", stacklevel=2)
         raise UnreadableImageError("no image of the split can be read")

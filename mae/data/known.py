@@ -54,21 +54,10 @@ def digits() -> Splits:
 class TorchvisionSource:
     """A torchvision data set that gives (PIL image, class) pairs."""
 
-    def __init__(self, dataset: Any) -> None:
+    def __init__(self, dataset: Any, labels: np.ndarray | None, classes: tuple[str, ...]) -> None:
         self.dataset = dataset
-        labels = next(
-            (getattr(dataset, name) for name in ("targets", "labels", "_labels") if hasattr(dataset, name)), None
-        )
-        self.labels = None if labels is None else np.asarray(labels, dtype=np.int64).reshape(-1)
-        if self.labels is not None and (self.labels < 0).any():  # STL-10 marks what has no label by -1
-            self.labels = None
-        names = getattr(dataset, "classes", None)
-        if self.labels is None:
-            self.classes: tuple[str, ...] = ()
-        elif names and len(names) > self.labels.max():
-            self.classes = tuple(str(name) for name in names)
-        else:
-            self.classes = tuple(str(number) for number in range(int(self.labels.max()) + 1))
+        self.labels = labels
+        self.classes = classes
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -88,6 +77,30 @@ class TorchvisionSource:
     def name(self, index: int) -> str:
         """Return the number."""
         return f"image {index}"
+
+
+def torchvision_source(dataset: Any) -> Source:
+    """Return a torchvision data set as a source; where it keeps all its pixels in memory, without the way through PIL."""
+    labels = next((getattr(dataset, name) for name in ("targets", "labels", "_labels") if hasattr(dataset, name)), None)
+    numbers = None if labels is None else np.asarray(labels, dtype=np.int64).reshape(-1)
+    if numbers is None or (numbers < 0).any():  # STL-10 marks what has no label by -1
+        return _pixels(dataset, None, ())
+    names = getattr(dataset, "classes", None)
+    if not names or len(names) <= numbers.max():
+        names = range(int(numbers.max()) + 1)
+    return _pixels(dataset, numbers, tuple(str(name) for name in names))
+
+
+def _pixels(dataset: Any, labels: np.ndarray | None, classes: tuple[str, ...]) -> Source:
+    pixels = getattr(dataset, "data", None)
+    if not isinstance(pixels, np.ndarray | Tensor):
+        return TorchvisionSource(dataset, labels, classes)
+    images = torch.as_tensor(pixels)
+    if images.ndim == 3:  # (N, H, W), as the MNIST family
+        images = images.unsqueeze(1)
+    elif images.shape[-1] == 3:  # (N, H, W, C), as CIFAR; SVHN and STL-10 are (N, C, H, W)
+        images = images.permute(0, 3, 1, 2)
+    return TensorSource(images, labels, classes)
 
 
 Arguments = dict[str, Any]
@@ -146,7 +159,7 @@ def torchvision_dataset(name: str | None, root: str | None, download: bool) -> S
         if "download" in inspect.signature(kind).parameters:
             arguments = {**arguments, "download": download}
         try:
-            return TorchvisionSource(kind(root=str(Path(root).expanduser()), **arguments))
+            return torchvision_source(kind(root=str(Path(root).expanduser()), **arguments))
         except RuntimeError as error:
             remedy = "the download failed" if download else "data.download=true fetches it"
             raise ValueError(f"{name} is not complete in data.root={root}: {remedy} ({error})") from None

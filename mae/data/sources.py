@@ -139,11 +139,8 @@ def few_labels(
         members = generator.permutation(np.flatnonzero(labels == label))
         wanted = per_class if per_class is not None else max(1, round(float(fraction or 0) * len(members)))
         if len(members) < wanted:
-            raise ValueError(
-                f"the class {name!r} has {len(members)} training images, fewer than the {wanted} asked for: "
-                f"labels_per_class={len(members)} is the most that every class could give"
-                if per_class is not None
-                else f"the class {name!r} has no training image"
-            )
+            least = np.bincount(labels, minlength=len(classes)).min()
+            remedy = f"labels_per_class={least} is the most that every class can give" if least else "leave the class out"
+            raise ValueError(f"the class {name!r} has {len(members)} training images, fewer than the {wanted} asked for: {remedy}")
         chosen.append(members[:wanted])
     return np.sort(np.concatenate(chosen))

@@ -11,7 +11,7 @@ import torch
 from sklearn.datasets import load_digits
 from torchvision import datasets
 
-from mae.data.known import TORCHVISION, TorchvisionSource, digits, torchvision_dataset
+from mae.data.known import TORCHVISION, digits, torchvision_dataset, torchvision_source
 from mae.data.load import load_splits
 
 
@@ -106,13 +106,13 @@ class Stub:
 
 def test_labels_of_minus_one_are_no_labels() -> None:
     # STL-10's unlabelled part marks its images so; as a class they would be an eleventh.
-    source = TorchvisionSource(Stub([None] * 3, labels=np.array([-1, -1, -1]), classes=["a"]))
+    source = torchvision_source(Stub([None] * 3, labels=np.array([-1, -1, -1]), classes=["a"]))
     assert source.labels is None
     assert source.classes == ()
 
 
 def test_classes_without_names_are_numbered() -> None:
-    source = TorchvisionSource(Stub([None] * 3, targets=[0, 2, 1]))
+    source = torchvision_source(Stub([None] * 3, targets=[0, 2, 1]))
     assert source.classes == ("0", "1", "2")
 
 

@@ -21,7 +21,8 @@ _shared: dict[str, Path] = {}
 
 def job(stage: str, folder: Path | str | None, *overrides: str) -> Any:
     """Prepare a stage as its script does: a tiny model on the digits, unless overrides say otherwise."""
-    given = [*SMALL[stage], *([f"run_dir='{folder}'"] if folder else []), *overrides]
+    quoted = str(folder).replace("'", r"\'")
+    given = [*SMALL[stage], *([f"run_dir='{quoted}'"] if folder else []), *overrides]
     module = pretrain if stage == "pretrain" else finetune
     return module.prepare(compose(stage, given), given)
 

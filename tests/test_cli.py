@@ -1,0 +1,92 @@
+"""The `mae` command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mae.cli import app
+from mae.report import demo
+from mae.report.demo import result_table, run_demo
+from tests.report.test_page import assert_self_contained
+from tests.training.runs import DECODER, ENCODER, QUIET, shared_pretraining
+
+SMALL = [*ENCODER, *QUIET, "epochs=1"]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_pretrain_is_the_script(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["pretrain", "run_dir=run", *SMALL, *DECODER])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "run" / "results.json").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+
+
+def test_finetune_is_the_script(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    checkpoint = shared_pretraining(tmp_path_factory)
+    done = CliRunner().invoke(
+        app, ["finetune", "run_dir=run", f"checkpoint={checkpoint}", *QUIET, "epochs=1", "labels_per_class=2"]
+    )
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "run" / "results.json").is_file()
+
+
+@pytest.mark.parametrize("command", ["pretrain", "finetune"])
+def test_errors_are_one_line_and_status_two(tmp_path: Path, command: str) -> None:
+    done = CliRunner().invoke(app, [command, "optim.base_lrr=1"])
+    assert done.exit_code == 2
+    assert done.stderr == "error: optim.base_lrr is not an option here: did you mean optim.base_lr?\n"
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_command_help_is_shown() -> None:
+    output = CliRunner().invoke(app, []).output
+    assert all(command in output for command in ("pretrain", "finetune", "demo"))
+
+
+def test_the_demo_replaces_a_demo_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("three years of work")
+    done = CliRunner().invoke(app, ["demo", "--folder", "mine"])
+    assert done.exit_code == 2
+    assert "mine holds something else than a demo" in done.stderr
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "three years of work"
+
+
+def test_the_demo_does_not_take_a_folder_named_pretrain_for_a_demo(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "pretrain").mkdir(parents=True)
+    (tmp_path / "mine" / "thesis.txt").write_text("three years of work")
+    with pytest.raises(ValueError, match="something else than a demo"):
+        run_demo(tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_a_demo_compares_with_its_baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The second stage of the demo is of its own size: two hundred epochs of the demo's network. One is enough to see it.
+    composed = demo.compose
+    monkeypatch.setattr(
+        demo, "compose", lambda root, given=(): composed(root, [*given, *(["epochs=1"] if root == "finetune" else [])])
+    )
+    report = run_demo(tmp_path / "demo", draws=(0,), pretraining=[*SMALL, *DECODER])
+    page = report.read_text()
+    assert_self_contained(page)
+    for line in ("pretrained here, no labels", "the same encoder, random weights", "the same network, from scratch", "raw pixels"):
+        assert line in page
+    assert {path.name for path in tmp_path.iterdir()} == {"demo"}
+
+
+def test_the_table_gives_mean_and_deviation_over_the_draws() -> None:
+    results = {"knn_top1": 0.9, "knn_top1_random": 0.8, "knn_top1_pixels": 0.95}
+    draws = {"probe": [0.7, 0.8, 0.9], "probe_random": [0.5] * 3, "finetune": [0.6] * 3, "finetune_scratch": [0.4] * 3}
+    rows = {row.cells[0]: row.cells[1:] for row in result_table(results, draws).rows}
+    assert rows["pretrained here, no labels"] == ("90.0%", "80.0% ± 10.0", "60.0% ± 0.0")
+    assert rows["the same encoder, random weights"][:2] == ("80.0%", "50.0% ± 0.0")
+    assert rows["the same network, from scratch"][2] == "40.0% ± 0.0"
+    assert rows["raw pixels"][0] == "95.0%"
