@@ -56,7 +56,11 @@ def plain(config: DictConfig) -> Config:
     """Return a config as plain dicts and lists, interpolations resolved; what is missing stays ``???``."""
     content = OmegaConf.to_container(config, resolve=True)
     assert isinstance(content, dict), "a root config is a mapping"
-    return {str(key): value for key, value in content.items() if key != "hydra"}
+    values = {str(key): value for key, value in content.items() if key != "hydra"}
+    for group, key in ((values, "run_dir"), (values, "checkpoint"), (values.get("data", {}), "root")):
+        if isinstance(group.get(key), int | float):  # a folder named 2024
+            group[key] = str(group[key])
+    return values
 
 
 def load_preset(name: str) -> Mapping[str, Any]:
@@ -108,10 +112,12 @@ def leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _nearest(wanted: str, known: Sequence[str]) -> str:
-    # A right name in the wrong group comes first, such as lr for optim.base_lr.
+    # A slip of the hand, then a right name in the wrong group, such as lr for optim.base_lr, then whatever is nearest.
     alike = [name for name in known if wanted.rpartition(".")[2] in name.rpartition(".")[2]]
-    near = difflib.get_close_matches(wanted, alike, n=1, cutoff=0) or difflib.get_close_matches(
-        wanted, known, n=1, cutoff=0.5
+    near = (
+        difflib.get_close_matches(wanted, known, n=1, cutoff=0.8)
+        or difflib.get_close_matches(wanted, alike, n=1, cutoff=0)
+        or difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
     )
     return f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}"
 
@@ -128,6 +134,9 @@ RULES: dict[str, tuple[tuple[type, ...], float | None]] = {
     "optim.weight_decay": (NUMBER, 0),
     "optim.warmup_epochs": (NUMBER, 0),
     "data.num_workers": ((int,), 0),
+    "data.min_scale": (NUMBER, 0),
+    "optim.final_lr": (NUMBER, 0),
+    "optim.clip_norm": (NUMBER, 0),
     "data.channels": ((int,), 1),
     "trainer.accumulate": ((int,), 1),
     "trainer.validate_every": ((int,), 1),
@@ -140,6 +149,12 @@ RULES: dict[str, tuple[tuple[type, ...], float | None]] = {
     "model.heads": ((int,), 1),
 }
 """Type and least value of the numbers that a user may set; null always means: choose for me."""
+
+SWITCHES = (
+    *("resume", "data.flip", "objective.normalize", "callbacks.knn"),
+    *("trainer.progress", "trainer.compile", "trainer.grad_checkpointing"),
+)
+LISTS = {"optim.betas": "two numbers", "data.mean": "one number per channel", "data.std": "one number per channel"}
 
 
 def check_values(config: Config) -> None:
@@ -157,6 +172,15 @@ def check_values(config: Config) -> None:
     size = flat.get("data.image_size")
     if size is not None and not _is_size(size):
         wrong.append(f"data.image_size={size} is neither a side nor [height, width] in pixels")
+    for key in SWITCHES:
+        if flat.get(key) not in (None, True, False):
+            wrong.append(f"{key}={flat[key]} is neither true nor false")
+    for key, meant in LISTS.items():
+        value = flat.get(key)
+        if value is not None and not (isinstance(value, list) and all(isinstance(part, NUMBER) for part in value)):
+            wrong.append(f"{key}={value} is not a list of {meant}")
+    if flat.get("logger.name") not in (None, "csv", "wandb"):
+        wrong.append(f"logger.name={flat['logger.name']} is neither csv nor wandb")
     if flat.get("data.channels") not in (None, 1, 3):
         wrong.append(f"data.channels={flat['data.channels']} is neither 1 (grey) nor 3 (colour)")
     if wrong:
@@ -180,6 +204,9 @@ def resumed_config(config: Config, stored: Config, overrides: Sequence[str]) -> 
     Raises:
         ValueError: An override would change what the run computes.
     """
+    if ("checkpoint" in stored) != ("checkpoint" in config):
+        other = "train_finetune.py" if "checkpoint" in stored else "train_pretrain.py"
+        raise ValueError(f"run_dir={config['run_dir']} holds a run of {other}: resume it with that script")
     merged = OmegaConf.create(stored)
     now, then = leaves(config), leaves(stored)
     for text in overrides:

@@ -148,6 +148,10 @@ def prepare(config: Config, overrides: Sequence[str] = ()) -> Finetuning:
     head = LinearHead(encoder.width, len(splits.train.classes), batch_norm=frozen, init_std=protocol["head_std"])
     model = Classifier(encoder, head, pool=protocol["pool"], frozen=frozen)
     micro = micro_batch(config["batch_size"], devices, trainer_options["accumulate"])
+    if frozen and micro < 2:
+        raise ValueError(
+            f"batch_size={config['batch_size']} gives a device one image, and the probe's BatchNorm needs two or more"
+        )
     data = ImageData(
         splits,
         image_size=encoder.image_size,
@@ -235,6 +239,7 @@ class Finetuning:
                 self.module, datamodule=self.data, ckpt_path=self.folder.last_checkpoint, weights_only=True
             )
         self.trainer.save_checkpoint(self.folder.path / "checkpoints" / "last.ckpt")
+        self.trainer.loggers = []  # what follows belongs to results.json, not to the curves
         where: dict[str, Any] = {"datamodule": self.data, "ckpt_path": best, "weights_only": True, "verbose": False}
         (scores,) = self.trainer.validate(self.module, **where)
         if self.data.splits.test is not None:

@@ -186,6 +186,7 @@ class Pretraining:
             )
         last = self.folder.path / "checkpoints" / "last.ckpt"
         self.trainer.save_checkpoint(last)
+        self.trainer.loggers = []  # what follows belongs to results.json, not to the curves
         (scores,) = self.trainer.validate(self.module, datamodule=self.data, verbose=False)
         if not self.trainer.is_global_zero:
             return {}

@@ -105,7 +105,10 @@ def choose_run_folder(given: str | None, stage: str, resume: bool) -> RunFolder:
             raise ValueError("resume=true needs to know which run: run_dir=DIR")
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ValueError("several processes were started from outside: run_dir=DIR must name the folder they share")
-        path = f"runs/{stage}/{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+        path = stamp = f"runs/{stage}/{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+        number = 2
+        while Path(path).exists():  # two runs in one second, as in a sweep
+            path, number = f"{stamp}_{number}", number + 1
     return RunFolder(Path(path), resume)
 
 

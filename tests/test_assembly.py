@@ -10,6 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from mae.assembly import check_values, compose, config_folder, leaves, load_preset, one_line_errors, resumed_config
+from mae.defaults import Machine, preset_for
 
 PLAIN = (str, int, float, bool, type(None), list, dict)
 
@@ -32,19 +33,30 @@ def test_the_root_keys_are_those_that_users_depend_on() -> None:
     assert set(compose("pretrain")) >= common | {"masking", "decoder", "objective"}
     assert set(compose("finetune")) >= common | {"checkpoint", "protocol", "label_fraction", "labels_per_class"}
     flat = leaves(compose("pretrain"))
-    assert {"data.image_size", "data.num_workers", "model.name", "masking.ratio", "optim.base_lr", "trainer.devices"} <= set(flat)
+    assert {
+        "data.image_size",
+        "data.num_workers",
+        "model.name",
+        "masking.ratio",
+        "optim.base_lr",
+        "trainer.devices",
+    } <= set(flat)
     assert "data.root" in leaves(compose("pretrain", ["data=folder"]))
 
 
 def test_overrides_reach_their_keys() -> None:
-    flat = leaves(compose("pretrain", ["masking.ratio=0.5", "data.image_size=[16,32]", "optim.base_lr=1e-3", "model=tiny"]))
+    flat = leaves(
+        compose("pretrain", ["masking.ratio=0.5", "data.image_size=[16,32]", "optim.base_lr=1e-3", "model=tiny"])
+    )
     assert flat["masking.ratio"] == 0.5
     assert flat["data.image_size"] == [16, 32]
     assert flat["optim.base_lr"] == 1e-3
     assert (flat["model.width"], flat["decoder.width"]) == (192, 192)
 
 
-@pytest.mark.parametrize("path", ["some folder/with spaces", "/data/ünïcode-画像", "/data/v1.2_(final)", "C:/photos", "/data/it's"])
+@pytest.mark.parametrize(
+    "path", ["some folder/with spaces", "/data/ünïcode-画像", "/data/v1.2_(final)", "C:/photos", "/data/it's"]
+)
 def test_folders_of_odd_names_can_be_given_in_quotes(path: str) -> None:
     escaped = path.replace("'", r"\'")
     assert compose("pretrain", ["data=folder", f"data.root='{escaped}'"])["data"]["root"] == path
@@ -54,7 +66,7 @@ def groups() -> list[tuple[str, str]]:
     return [(path.parent.name, path.stem) for path in sorted(config_folder().glob("*/*.yaml"))]
 
 
-@pytest.mark.parametrize(("group", "option"), [case for case in groups() if case[0] != "protocol"])
+@pytest.mark.parametrize(("group", "option"), [case for case in groups() if case[0] not in ("protocol", "experiment")])
 def test_every_recipe_composes_with_pretraining(group: str, option: str) -> None:
     assert compose("pretrain", [f"{group}={option}"])
 
@@ -66,10 +78,24 @@ def test_every_recipe_composes_with_the_second_stage(group: str, option: str) ->
     assert compose("finetune", [f"{group}={option}"])
 
 
-def test_every_preset_that_is_chosen_exists() -> None:
-    from mae.defaults import Machine, preset_for
+@pytest.mark.parametrize("path", sorted(config_folder().glob("experiment/*.yaml")), ids=lambda path: path.stem)
+def test_every_experiment_opens_with_a_command_that_composes_and_what_to_expect(path: Path) -> None:
+    comments = [line.removeprefix("# ") for line in path.read_text().splitlines() if line.startswith("#")]
+    command = next(line for line in comments if line.startswith("python train_"))
+    script, *overrides = command.partition("  ")[0].split()[1:]
+    assert f"experiment={path.stem}" in overrides
+    assert compose(script.removeprefix("train_").removesuffix(".py"), overrides)
+    for word in ("Cost:", "Expect:"):
+        assert any(line.startswith(word) for line in comments), word
 
-    names = {preset_for(side, count, Machine(fast, 8))[0] for side in (8, 28, 32, 64, 300) for count in (10, 10**6) for fast in (0, 1)}
+
+def test_every_preset_that_is_chosen_exists() -> None:
+    names = {
+        preset_for(side, count, Machine(fast, 8))[0]
+        for side in (8, 28, 32, 64, 300)
+        for count in (10, 10**6)
+        for fast in (0, 1)
+    }
     for name in names:
         assert set(load_preset(name)) >= {"model", "decoder"}
 
@@ -78,7 +104,14 @@ def test_every_wrong_value_is_named_at_once() -> None:
     # One error a try, with a wait of an hour in the queue before each, is how a day is lost.
     config = compose(
         "pretrain",
-        ["epochs=0", "batch_size=many", "optim.base_lr=-1", "data.image_size=[1,2,3]", "data.num_workers=1.5", "seed=true"],
+        [
+            "epochs=0",
+            "batch_size=many",
+            "optim.base_lr=-1",
+            "data.image_size=[1,2,3]",
+            "data.num_workers=1.5",
+            "seed=true",
+        ],
     )
     with pytest.raises(ValueError, match="epochs") as raised:
         check_values(config)
@@ -98,7 +131,9 @@ def test_every_wrong_value_is_named_at_once() -> None:
 def test_null_and_good_values_pass() -> None:
     for root in ("pretrain", "finetune"):
         check_values(compose(root))
-        check_values(compose(root, ["epochs=3", "data.image_size=[16,32]", "optim.base_lr=0.1", "optim.warmup_epochs=0"]))
+        check_values(
+            compose(root, ["epochs=3", "data.image_size=[16,32]", "optim.base_lr=0.1", "optim.warmup_epochs=0"])
+        )
 
 
 Resume = Callable[..., dict[str, Any]]

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
 import mae
 from mae.assembly import compose
@@ -110,8 +112,6 @@ def test_a_run_folder_whose_name_is_a_number(tmp_path: Path) -> None:
 
 
 def test_images_of_one_flat_colour(refused: Refuse, tmp_path: Path) -> None:
-    from PIL import Image
-
     (tmp_path / "flat").mkdir()
     for number in range(30):
         Image.new("RGB", (20, 20), (9, 9, 9)).save(tmp_path / "flat" / f"{number}.png")
@@ -241,13 +241,21 @@ def test_a_folder_that_is_no_checkpoint(refused: Refuse, tmp_path: Path) -> None
 
 
 def test_an_encoder_where_the_decoder_is_needed(run: Path) -> None:
-    with pytest.raises(ValueError, match=r"holds an encoder alone, and reconstruction needs the decoder: .*checkpoints/last\.ckpt"):
+    with pytest.raises(
+        ValueError, match=r"holds an encoder alone, and reconstruction needs the decoder: .*checkpoints/last\.ckpt"
+    ):
         mae.load_autoencoder(run / "encoder")
 
 
 @pytest.mark.parametrize(
     ("override", "stored"),
-    [("model.width=64", "32"), ("model.depth=3", "1"), ("model.patch_size=8", "4"), ("data.channels=3", "1"), ("model.heads=4", "2")],
+    [
+        ("model.width=64", "32"),
+        ("model.depth=3", "1"),
+        ("model.patch_size=8", "4"),
+        ("data.channels=3", "1"),
+        ("model.heads=4", "2"),
+    ],
 )
 def test_a_checkpoint_of_another_shape(refused: Refuse, run: Path, override: str, stored: str) -> None:
     message = refused("finetune", f"checkpoint={run}", override)
@@ -263,7 +271,9 @@ def test_an_image_size_that_the_checkpoints_patch_does_not_divide(refused: Refus
 @pytest.mark.parametrize("stage", ["pretrain", "finetune"])
 def test_a_folder_that_holds_a_run(run: Path, tmp_path: Path, stage: str) -> None:
     before = contents(run)
-    with pytest.raises(ValueError, match=r"already holds a run: resume=true continues it, another run_dir starts a new one"):
+    with pytest.raises(
+        ValueError, match=r"already holds a run: resume=true continues it, another run_dir starts a new one"
+    ):
         job(stage, run, *SCRATCH[stage])
     assert contents(run) == before
 
@@ -326,11 +336,10 @@ def test_a_batch_that_cannot_be_shared_out(refused: Refuse) -> None:
 
 
 @pytest.mark.parametrize(
-    "override", ["trainer.accelerator=gpu", "trainer.devices=none_such", "trainer.strategy=no_such", "trainer.precision=fp3"]
+    "override",
+    ["trainer.accelerator=gpu", "trainer.devices=none_such", "trainer.strategy=no_such", "trainer.precision=fp3"],
 )
 def test_devices_that_are_not_there(refused: Refuse, override: str) -> None:
-    import torch
-
     if override == "trainer.accelerator=gpu" and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     message = refused("pretrain", override)
@@ -383,8 +392,9 @@ def script(name: str, *overrides: str, folder: Path) -> subprocess.CompletedProc
         (("data=folder", "data.root=nowhere", *ENCODER), "error: data.root=nowhere does not exist\n"),
     ],
 )
-def test_the_script_says_one_line_and_ends_with_status_two(tmp_path: Path, overrides: tuple[str, ...], message: str) -> None:
+def test_the_script_says_one_line_and_ends_with_status_two(
+    tmp_path: Path, overrides: tuple[str, ...], message: str
+) -> None:
     done = script("train_pretrain.py", *overrides, folder=tmp_path)
     assert (done.returncode, done.stderr, done.stdout) == (2, message, "")
     assert list(tmp_path.iterdir()) == []
-

@@ -60,7 +60,8 @@ def test_the_demo_replaces_a_demo_and_nothing_else(tmp_path: Path) -> None:
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "three years of work"
 
 
-def test_the_demo_does_not_take_a_folder_named_pretrain_for_a_demo(tmp_path: Path) -> None:
+def test_a_folder_named_pretrain_does_not_make_a_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo.pretrain, "prepare", lambda config: pytest.fail("the demo has begun"))
     (tmp_path / "mine" / "pretrain").mkdir(parents=True)
     (tmp_path / "mine" / "thesis.txt").write_text("three years of work")
     with pytest.raises(ValueError, match="something else than a demo"):
@@ -69,7 +70,7 @@ def test_the_demo_does_not_take_a_folder_named_pretrain_for_a_demo(tmp_path: Pat
 
 
 def test_a_demo_compares_with_its_baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The second stage of the demo is of its own size: two hundred epochs of the demo's network. One is enough to see it.
+    # The demo's second stage is two hundred epochs; one is enough to see that it compares.
     composed = demo.compose
     monkeypatch.setattr(
         demo, "compose", lambda root, given=(): composed(root, [*given, *(["epochs=1"] if root == "finetune" else [])])
@@ -77,7 +78,12 @@ def test_a_demo_compares_with_its_baselines(tmp_path: Path, monkeypatch: pytest.
     report = run_demo(tmp_path / "demo", draws=(0,), pretraining=[*SMALL, *DECODER])
     page = report.read_text()
     assert_self_contained(page)
-    for line in ("pretrained here, no labels", "the same encoder, random weights", "the same network, from scratch", "raw pixels"):
+    for line in (
+        "pretrained here, no labels",
+        "the same encoder, random weights",
+        "the same network, from scratch",
+        "raw pixels",
+    ):
         assert line in page
     assert {path.name for path in tmp_path.iterdir()} == {"demo"}
 

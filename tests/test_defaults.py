@@ -63,7 +63,10 @@ def test_photographs_get_the_size_and_crops_of_the_paper() -> None:
 
 
 def test_more_images_and_a_faster_machine_get_a_larger_model() -> None:
-    widths = [chosen(*case)[0]["model.width"] for case in ((PHOTOGRAPHS, LAPTOP), (PHOTOGRAPHS, SERVER), (MANY_PHOTOGRAPHS, SERVER))]
+    widths = [
+        chosen(*case)[0]["model.width"]
+        for case in ((PHOTOGRAPHS, LAPTOP), (PHOTOGRAPHS, SERVER), (MANY_PHOTOGRAPHS, SERVER))
+    ]
     assert widths == sorted(set(widths))
     assert chosen(MANY_PHOTOGRAPHS, SERVER)[0]["model.name"] == "vit_base_patch16_224"
 
@@ -142,7 +145,9 @@ def test_whatever_is_given_is_kept(seen: Look, machine: Machine) -> None:
     assert not {choice.key for choice in chooser.choices} & set(GIVEN)
 
 
-@pytest.mark.parametrize(("key", "value"), [("data.flip", "false"), ("data.num_workers", "0"), ("optim.base_lr", "0.0")])
+@pytest.mark.parametrize(
+    ("key", "value"), [("data.flip", "false"), ("data.num_workers", "0"), ("optim.base_lr", "0.0")]
+)
 def test_values_that_python_takes_for_nothing_are_kept_too(key: str, value: str) -> None:
     config = chosen(MANY_PHOTOGRAPHS, SERVER, (f"{key}={value}",))[0]
     assert config[key] is not None

@@ -12,11 +12,13 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 import mae
 from mae.data.sources import Source
 from mae.training.loggers import read_metrics
+from tests.data.drawing import write_folder
 from tests.report.test_page import assert_self_contained
 from tests.training.runs import ENCODER, job, names, shared_pretraining
 
@@ -100,7 +102,10 @@ def test_a_probe_trains_its_head_alone(run: Path, tmp_path: Path) -> None:
 def test_finetuning_moves_every_layer_and_the_early_ones_less(run: Path, tmp_path: Path) -> None:
     overrides = ("protocol=finetune", f"checkpoint={run}", "labels_per_class=8", "protocol.layer_decay=0.1")
     prepared = job("finetune", tmp_path / "run", *overrides)
-    groups = {group["name"].partition(",")[0]: group["lr"] for group in prepared.module.optimization.optimizer(prepared.module.model).param_groups}
+    groups = {
+        group["name"].partition(",")[0]: group["lr"]
+        for group in prepared.module.optimization.optimizer(prepared.module.model).param_groups
+    }
     assert [groups[f"layer {i}"] / groups["layer 2"] for i in range(3)] == pytest.approx([0.01, 0.1, 1])
     before = {key: value.clone() for key, value in prepared.module.model.state_dict().items()}
     prepared.run()
@@ -142,7 +147,9 @@ def test_the_best_epoch_on_validation_is_the_one_that_is_tested(run: Path, tmp_p
 
     # Counted by hand, from the file.
     data, module = prepared.data, prepared.module
-    module.model.load_state_dict({key: value for key, value in state(tmp_path / "run").items() if not key.endswith("top1")}, strict=False)
+    module.model.load_state_dict(
+        {key: value for key, value in state(tmp_path / "run").items() if not key.endswith("top1")}, strict=False
+    )
     module.eval()
     right = 0
     for batch in data.test_dataloader():
@@ -176,7 +183,10 @@ def test_the_pixels_are_standardised_as_in_pretraining(run: Path, tmp_path: Path
 
 
 def test_the_seed_draws_the_labels_and_not_the_test(run: Path, tmp_path: Path) -> None:
-    draws = [job("finetune", tmp_path / str(i), f"checkpoint={run}", "labels_per_class=2", f"seed={seed}").data for i, seed in enumerate((0, 0, 1))]
+    draws = [
+        job("finetune", tmp_path / str(i), f"checkpoint={run}", "labels_per_class=2", f"seed={seed}").data
+        for i, seed in enumerate((0, 0, 1))
+    ]
 
     def pixels(source: Source) -> np.ndarray:
         return np.stack([source.image(i).numpy() for i in range(len(source))])
@@ -238,8 +248,6 @@ def test_what_is_handed_on_is_the_encoder_that_was_tested(run: Path, tmp_path: P
 
 
 def test_classes_of_a_folder_are_learned(tmp_path: Path) -> None:
-    from PIL import Image
-
     rng = np.random.default_rng(0)
     for split, count in (("train", 12), ("test", 5)):
         for name, level in (("dark", 40), ("light", 200)):
@@ -248,7 +256,13 @@ def test_classes_of_a_folder_are_learned(tmp_path: Path) -> None:
             for number in range(count):
                 noise = rng.normal(level, 15, (20, 20)).clip(0, 255).astype(np.uint8)
                 Image.fromarray(noise).save(folder / f"{number}.png")
-    overrides = ("data=image_folder", f"data.root={tmp_path / 'data'}", "data.num_workers=0", "epochs=30", "optim.base_lr=1")
+    overrides = (
+        "data=image_folder",
+        f"data.root={tmp_path / 'data'}",
+        "data.num_workers=0",
+        "epochs=30",
+        "optim.base_lr=1",
+    )
     prepared = job("finetune", tmp_path / "run", *ENCODER, "checkpoint=null", *overrides)
     assert prepared.data.splits.train.classes == ("dark", "light")
     results = prepared.run()
@@ -257,8 +271,6 @@ def test_classes_of_a_folder_are_learned(tmp_path: Path) -> None:
 
 
 def test_data_without_a_test_split_claim_no_test_accuracy(tmp_path: Path) -> None:
-    from tests.data.drawing import write_folder
-
     for name in ("a", "b"):
         write_folder(tmp_path / "data" / "train" / name, 10)
     overrides = ("data=image_folder", f"data.root={tmp_path / 'data'}", "data.num_workers=0")

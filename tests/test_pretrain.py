@@ -16,6 +16,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+import yaml
 from omegaconf import OmegaConf
 from torch import Tensor
 
@@ -85,7 +86,11 @@ def test_results_are_named_plainly(run: Path) -> None:
 def test_the_config_is_resolved_and_says_all_that_was_chosen(run: Path) -> None:
     text = (run / "config.yaml").read_text()
     assert "${" not in text
-    null = {key for key, value in leaves(OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))).items() if value is None}
+    null = {
+        key
+        for key, value in leaves(OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))).items()
+        if value is None
+    }
     assert null <= {"optim.clip_norm"}
 
 
@@ -108,7 +113,11 @@ def test_each_epoch_is_validated_once(run: Path) -> None:
 
 
 def test_pictures_are_of_epochs_that_were_trained(run: Path) -> None:
-    assert {path.name for path in (run / "pictures").iterdir()} == {"epoch_0001.png", "epoch_0002.png", "reconstructions.png"}
+    assert {path.name for path in (run / "pictures").iterdir()} == {
+        "epoch_0001.png",
+        "epoch_0002.png",
+        "reconstructions.png",
+    }
 
 
 def test_the_report_needs_nothing_beside_it_and_gives_the_verdict(run: Path) -> None:
@@ -142,7 +151,9 @@ def test_checkpoints_hold_plain_values_only(run: Path) -> None:
 
 def test_the_run_its_checkpoint_and_its_encoder_give_the_same_encoder(run: Path) -> None:
     images = torch.randn(2, 1, 16, 16)
-    tokens = [mae.load_encoder(path).eval()(images) for path in (run, run / "checkpoints" / "last.ckpt", run / "encoder")]
+    tokens = [
+        mae.load_encoder(path).eval()(images) for path in (run, run / "checkpoints" / "last.ckpt", run / "encoder")
+    ]
     assert torch.equal(tokens[0], tokens[1])
     assert torch.equal(tokens[0], tokens[2])
     model = mae.load_autoencoder(run).eval()
@@ -156,7 +167,11 @@ def test_the_logged_rate_is_base_times_batch_over_256_warmed_up_and_cosine(tmp_p
     rates = read_metrics(tmp_path / "run" / "metrics.csv")["lr"]
     peak, warm, total = 0.01 * 64 / 256, 7, 40
     expected = [
-        (step, peak * ((step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / (total - warm)))))
+        (
+            step,
+            peak
+            * ((step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / (total - warm)))),
+        )
         for step in range(total)
     ]
     assert [step for step, _ in rates] == [step for step, _ in expected]
@@ -175,7 +190,9 @@ def test_accumulation_changes_neither_the_rate_nor_the_step(tmp_path: Path) -> N
     runs = {}
     for accumulate in (1, 2):
         folder = tmp_path / str(accumulate)
-        prepared = job("pretrain", folder, *BARE, f"trainer.accumulate={accumulate}", "optim.name=sgd", "optim.base_lr=0.01")
+        prepared = job(
+            "pretrain", folder, *BARE, f"trainer.accumulate={accumulate}", "optim.name=sgd", "optim.base_lr=0.01"
+        )
         prepared.module.sampler = SameForAll(0.75)
         prepared.run()
         runs[accumulate] = folder
@@ -190,8 +207,31 @@ def test_two_runs_of_one_seed_are_bit_identical_and_another_seed_differs(run: Pa
     job("pretrain", tmp_path / "again").run()
     assert_same_weights(run, tmp_path / "again")
     job("pretrain", tmp_path / "other", "seed=1").run()
-    a, b = (checkpoint(folder)["state_dict"]["model.encoder.vit.patch_embed.proj.weight"] for folder in (run, tmp_path / "other"))
+    a, b = (
+        checkpoint(folder)["state_dict"]["model.encoder.vit.patch_embed.proj.weight"]
+        for folder in (run, tmp_path / "other")
+    )
     assert not torch.equal(a, b)
+
+
+def test_every_batch_of_every_epoch_and_rank_has_masks_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[bytes] = []
+    for rank in (0, 1):
+        prepared = job("pretrain", tmp_path / str(rank), *BARE, "batch_size=512")
+        sampler = prepared.module.sampler
+
+        def spy(batch: int, grid: tuple[int, int], generator: torch.Generator, draw: Any = sampler) -> mae.MaskPlan:
+            plan = draw(batch, grid, generator)
+            drawn.append(plan.mask[:8].numpy().tobytes())
+            return plan
+
+        spy.ratio = sampler.ratio
+        prepared.module.sampler = spy
+        monkeypatch.setattr(type(prepared.module), "global_rank", rank)
+        prepared.run()
+    assert len(drawn) == len(set(drawn)) == 2 * 2 * 2
 
 
 def test_validation_masks_are_the_same_whatever_the_seed(tmp_path: Path) -> None:
@@ -250,7 +290,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("stop", [Stop(0), Stop(2), Stop(1, batch=4)], ids=["first epoch", "third epoch", "amid an epoch"])
+@pytest.mark.parametrize(
+    "stop", [Stop(0), Stop(2), Stop(1, batch=4)], ids=["first epoch", "third epoch", "amid an epoch"]
+)
 def test_a_resumed_run_ends_as_if_it_had_never_stopped(whole: Path, tmp_path: Path, stop: Stop) -> None:
     folder = tmp_path / "run"
     interrupted(folder, stop, *BARE, "epochs=4")
@@ -312,7 +354,9 @@ def test_a_folder_of_unlabelled_images_is_enough(tmp_path: Path) -> None:
     # Damaged ones among them are passed over, with their names.
     (tmp_path / "it's photos" / "broken.jpg").write_bytes(b"garbage" * 9)
     escaped = str(tmp_path / "it's photos").replace("'", r"\'")
-    prepared = job("pretrain", tmp_path / "run", "data=folder", f"data.root='{escaped}'", "data.num_workers=0", "epochs=1")
+    prepared = job(
+        "pretrain", tmp_path / "run", "data=folder", f"data.root='{escaped}'", "data.num_workers=0", "epochs=1"
+    )
     with pytest.warns(UserWarning, match=r"broken\.jpg cannot be read"):
         results = prepared.run()
     assert math.isfinite(results["val_loss"])
@@ -337,7 +381,9 @@ def test_a_rectangle_in_colour_trains(tmp_path: Path) -> None:
     assert mae.load_autoencoder(tmp_path / "run").grid == (2, 3)
 
 
-@pytest.mark.parametrize("override", ["trainer.grad_checkpointing=true", "objective.normalize=false", "model.positions=learned"])
+@pytest.mark.parametrize(
+    "override", ["trainer.grad_checkpointing=true", "objective.normalize=false", "model.positions=learned"]
+)
 def test_variants_train(tmp_path: Path, override: str) -> None:
     results = job("pretrain", tmp_path / "run", *BARE, "epochs=1", override).run()
     loss = [value for _, value in read_metrics(tmp_path / "run" / "metrics.csv")["train_loss"]]
@@ -355,7 +401,7 @@ def test_checkpointed_gradients_are_the_same_gradients(tmp_path: Path) -> None:
 
 @pytest.fixture
 def wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
-    """Let wandb run offline, in a home of its own; give the function that ends its run, as the end of a process does."""
+    """Let wandb run offline, in a home of its own; give the function that ends its run, as a process does."""
     module = pytest.importorskip("wandb")
     home = tmp_path / "home"
     home.mkdir()
@@ -377,6 +423,10 @@ def wandb_runs(folder: Path) -> list[str]:
     return [path.name.rpartition("-")[2] for path in (folder / "wandb").glob("offline-run-*")]
 
 
+def wandb_id(folder: Path) -> str:
+    return str(yaml.safe_load((folder / "config.yaml").read_text())["logger"]["id"])
+
+
 def test_wandb_writes_into_the_run_folder_alone(tmp_path: Path, wandb: Callable[[], None]) -> None:
     job("pretrain", tmp_path / "run", *BARE, *WANDB, "epochs=1").run()
     wandb()
@@ -389,18 +439,18 @@ def test_wandb_writes_into_the_run_folder_alone(tmp_path: Path, wandb: Callable[
 def test_a_resume_continues_the_same_wandb_run(tmp_path: Path, wandb: Callable[[], None]) -> None:
     interrupted(tmp_path / "run", Stop(0), *BARE, *WANDB)
     wandb()
-    first = (tmp_path / "run" / "wandb_id.txt").read_text()
+    first = wandb_id(tmp_path / "run")
     job("pretrain", tmp_path / "run", "resume=true").run()
     wandb()
-    assert (tmp_path / "run" / "wandb_id.txt").read_text() == first
-    assert set(wandb_runs(tmp_path / "run")) == {first.strip()}
+    assert wandb_id(tmp_path / "run") == first
+    assert set(wandb_runs(tmp_path / "run")) == {first}
 
 
 def test_runs_of_one_process_are_runs_of_their_own(tmp_path: Path, wandb: Callable[[], None]) -> None:
     # A sweep (-m) runs its jobs one after another in one process.
     for name in ("a", "b"):
         job("pretrain", tmp_path / name, *BARE, *WANDB, "epochs=1").run()
-    ids = [(tmp_path / name / "wandb_id.txt").read_text().strip() for name in ("a", "b")]
+    ids = [wandb_id(tmp_path / name) for name in ("a", "b")]
     assert ids[0] != ids[1]
     assert [wandb_runs(tmp_path / name) for name in ("a", "b")] == [[ids[0]], [ids[1]]]
 

@@ -140,7 +140,11 @@ def few_labels(
         wanted = per_class if per_class is not None else max(1, round(float(fraction or 0) * len(members)))
         if len(members) < wanted:
             least = np.bincount(labels, minlength=len(classes)).min()
-            remedy = f"labels_per_class={least} is the most that every class can give" if least else "leave the class out"
-            raise ValueError(f"the class {name!r} has {len(members)} training images, fewer than the {wanted} asked for: {remedy}")
+            remedy = (
+                f"labels_per_class={least} is the most that every class can give" if least else "leave the class out"
+            )
+            raise ValueError(
+                f"the class {name!r} has {len(members)} training images, fewer than the {wanted} asked for: {remedy}"
+            )
         chosen.append(members[:wanted])
     return np.sort(np.concatenate(chosen))

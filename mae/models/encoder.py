@@ -143,9 +143,12 @@ class Encoder(nn.Module):
             raise ValueError(f"a plan for a {plan.grid} grid does not fit the encoder's {self.grid}")
         vit, B = self.vit, images.shape[0]
         visible = gather_patches(patchify(images, self.patch_size), plan.keep)
-        # The patch convolution touches each patch once, so on single patches it is this matrix product.
-        weight = vit.patch_embed.proj.weight.permute(0, 2, 3, 1).flatten(1)
-        tokens = vit.patch_embed.norm(F.linear(visible, weight, vit.patch_embed.proj.bias))
+        # The patch convolution touches each patch once, so on single patches it is a matrix product. The patches are turned to
+        # the weight's (C, P, P) and not the other way round: DDP wants a gradient that lies in memory as its weight does.
+        V, P = visible.shape[1], self.patch_size
+        visible = visible.reshape(B, V, P, P, -1).permute(0, 1, 4, 2, 3).flatten(2)
+        tokens = F.linear(visible, vit.patch_embed.proj.weight.flatten(1), vit.patch_embed.proj.bias)
+        tokens = vit.patch_embed.norm(tokens)
         prefix = [token.expand(B, -1, -1) for token in (vit.cls_token, vit.reg_token) if token is not None]
         if vit.pos_embed is not None:
             rows = self.position_prefix

@@ -39,7 +39,7 @@ def create_optimizer(
         momentum: Of SGD and LARS.
         layer_decay: Factor on the learning rate from each layer to the one before it.
         depth: Number of encoder blocks.
-        fused: One kernel for all parameters of AdamW, on a GPU.
+        fused: One kernel for all parameters of AdamW, on a CPU or GPU.
 
     Raises:
         ValueError: The optimizer is unknown.

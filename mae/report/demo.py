@@ -19,8 +19,15 @@ from mae.assembly import compose
 from mae.report.curves import run_curves
 from mae.report.page import Row, Table, run_pictures, tiles, write_page
 
-DRAWS = (0, 1, 2, 3, 4)
+DRAWS = (0, 1, 2)
 LABELS_PER_CLASS = 5
+VARIANTS = {
+    "probe": ("linear_probe", True),
+    "probe_random": ("linear_probe", False),
+    "finetune": ("finetune", True),
+    "finetune_scratch": ("finetune", False),
+}
+"""By name: the protocol, and whether it starts from the pretrained weights; the network is the same in each."""
 HEAD = ("", "kNN, all labels", f"linear probe, {LABELS_PER_CLASS} a class", f"fine-tuned, {LABELS_PER_CLASS} a class")
 
 
@@ -44,29 +51,23 @@ def run_demo(folder: Path, draws: Sequence[int] = DRAWS, pretraining: Sequence[s
     run = folder / "pretrain"
     results = dict(pretrain.prepare(compose("pretrain", [f"run_dir={run}", *pretraining])).run())
 
-    # The same network in each of them: what the demo chose for the digits, at random weights where there is no checkpoint.
-    variants: dict[str, list[str]] = {
-        "probe": ["protocol=linear_probe", f"checkpoint={run}"],
-        "probe_random": ["protocol=linear_probe", "checkpoint=null"],
-        "finetune": ["protocol=finetune", f"checkpoint={run}"],
-        "finetune_scratch": ["protocol=finetune", "checkpoint=null"],
-    }
-    jobs = [(name, overrides, draw) for name, overrides in variants.items() for draw in draws]
-    accuracies: dict[str, list[float]] = {name: [] for name in variants}
+    jobs = [(name, *way, draw) for name, way in VARIANTS.items() for draw in draws]
+    accuracies: dict[str, list[float]] = {name: [] for name in VARIANTS}
     console.print(
-        f"second stage: {len(variants)} ways x {len(draws)} draws of {LABELS_PER_CLASS} labels a class", style="dim"
+        f"second stage: {len(VARIANTS)} ways x {len(draws)} draws of {LABELS_PER_CLASS} labels a class", style="dim"
     )
-    for name, overrides, draw in track(jobs, description="second stage", console=console, transient=True):
+    for name, protocol, pretrained, draw in track(jobs, description="second stage", console=console, transient=True):
         config = compose(
             "finetune",
             [
-                *overrides,
+                f"protocol={protocol}",
                 f"run_dir={folder / name / f'draw_{draw}'}",
                 f"seed={draw}",
                 f"labels_per_class={LABELS_PER_CLASS}",
                 "trainer.progress=false",
             ],
         )
+        config["checkpoint"] = str(run) if pretrained else None
         accuracies[name].append(finetune.prepare(config).run()["test_top1"])
 
     (folder / "results.json").write_text(json.dumps({"pretraining": results, "test_top1": accuracies}, indent=2) + "\n")
@@ -117,7 +118,9 @@ def _spread(values: Sequence[float]) -> str:
 def _clear(folder: Path) -> None:
     if not folder.exists():
         return
-    if not (folder / "pretrain").is_dir() and any(folder.iterdir()):
+    entries = {entry.name for entry in folder.iterdir()}
+    surplus = entries - {"pretrain", *VARIANTS, "results.json", "report.html"}
+    if surplus or (entries and not (folder / "pretrain" / "config.yaml").is_file()):
         raise ValueError(f"{folder} holds something else than a demo: choose another folder with --folder")
     shutil.rmtree(folder)
 

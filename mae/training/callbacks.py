@@ -7,6 +7,7 @@ from pathlib import Path
 
 import lightning as L
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from mae.data.datamodule import ImageData
@@ -19,7 +20,9 @@ from mae.training.pretraining import PretrainingModule
 
 
 def due(trainer: L.Trainer, times: int) -> bool:
-    """Whether this validation is one of ``times``, evenly spread over the run, the last among them."""
+    """Whether this validation is one of ``times``, evenly spread over the training, the last among them."""
+    if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+        return False
     assert trainer.max_epochs is not None and trainer.check_val_every_n_epoch is not None, "epochs are always set"
     validations = max(1, trainer.max_epochs // trainer.check_val_every_n_epoch)
     done = (trainer.current_epoch + 1) // trainer.check_val_every_n_epoch
@@ -49,7 +52,7 @@ class ReconstructionPictures(L.Callback):
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw, where it is time."""
-        if trainer.sanity_checking or not trainer.is_global_zero or not due(trainer, self.times):
+        if not trainer.is_global_zero or not due(trainer, self.times):
             return
         assert isinstance(pl_module, PretrainingModule)
         path = self.folder / f"epoch_{trainer.current_epoch + 1:04}.png"
@@ -85,8 +88,8 @@ class KnnAccuracy(L.Callback):
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measure, where it is time; every rank does the same, so none waits for another."""
-        if trainer.sanity_checking or not due(trainer, self.times):
+        if not due(trainer, self.times):
             return
         assert isinstance(pl_module, PretrainingModule)
         accuracy = self.probe.accuracy(frozen(pl_module.model.encoder, self.probe.pool), pl_module.mean, pl_module.std)
-        pl_module.log("knn_top1", accuracy, rank_zero_only=True)
+        pl_module.log("knn_top1", accuracy, sync_dist=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import secrets
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -88,6 +90,8 @@ def read_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:
 def create_loggers(config: dict[str, Any], folder: Path, resume_step: int | None) -> list[Logger]:
     """Return metrics.csv's logger, and wandb's where the config group ``logger`` says so.
 
+    wandb's run id becomes part of the config, and so of config.yaml: a resume continues the same curves.
+
     Args:
         config: The whole config; wandb shows it beside the curves.
         folder: The run folder.
@@ -98,42 +102,29 @@ def create_loggers(config: dict[str, Any], folder: Path, resume_step: int | None
     """
     options = config["logger"]
     loggers: list[Logger] = [MetricsFile(folder, resume_step)]
-    if options["name"] == "wandb":
-        loggers.append(
-            wandb_logger(
-                folder,
-                project=options["project"],
-                name=options["run_name"],
-                offline=options["offline"],
-                config=config,
-            )
-        )
-    return loggers
-
-
-def wandb_logger(folder: Path, *, project: str, name: str | None, offline: bool, config: dict[str, Any]) -> Logger:
-    """Return a wandb logger whose run id is kept in the run folder, so that a resume continues the same curves.
-
-    Raises:
-        ImportError: The extra is not installed.
-    """
+    if options["name"] != "wandb":
+        return loggers
     try:
-        import wandb  # noqa: F401
+        import wandb
         from lightning.pytorch.loggers import WandbLogger
     except ImportError:
         raise ImportError(
             "logger=wandb needs the extra 'wandb', which is not installed: pip install -e '.[wandb]'"
         ) from None
-    identity = folder / "wandb_id.txt"
-    logger = WandbLogger(
-        save_dir=str(folder),
-        project=project,
-        name=name or folder.name,
-        offline=offline,
-        id=identity.read_text().strip() if identity.is_file() else None,
-        resume="allow",
-        config=config,
+    if wandb.run is not None:  # of an earlier run in this process, as in a sweep; Lightning would write on into it
+        wandb.finish()
+    for variable in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+        os.environ[variable] = str(folder.absolute() / "wandb")
+    options["id"] = options["id"] or secrets.token_hex(4)
+    loggers.append(
+        WandbLogger(
+            save_dir=str(folder),
+            project=options["project"],
+            name=options["run_name"] or folder.name,
+            offline=options["offline"],
+            id=options["id"],
+            resume="allow",
+            config=config,
+        )
     )
-    if getattr(rank_zero_only, "rank", 0) == 0 and not identity.is_file():
-        identity.write_text(str(logger.experiment.id) + "\n")
-    return logger
+    return loggers

@@ -51,7 +51,7 @@ class Optimization:
             momentum=self.momentum,
             layer_decay=self.layer_decay,
             depth=self.depth,
-            fused=bool(parameters) and parameters[0].is_cuda,
+            fused=bool(parameters) and parameters[0].device.type in ("cpu", "cuda"),
         )
 
     def configure(self, model: nn.Module) -> dict[str, Any]:

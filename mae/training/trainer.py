@@ -13,6 +13,9 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
+SHORT_EPOCH = 50
+"""Steps; shorter epochs are too short to save after each."""
+
 
 def has_accelerator(accelerator: str) -> bool:
     """Whether ``trainer.accelerator`` means something faster than a CPU on this machine."""
@@ -76,18 +79,21 @@ def create_trainer(
         ValueError: The devices are not there.
     """
     every = options["validate_every"]
+    if every > epochs:
+        raise ValueError(
+            f"trainer.validate_every={every} is more than epochs={epochs}: nothing would ever be validated"
+        )
     checkpoints = folder / "checkpoints"
     keep = [
         ModelCheckpoint(
             checkpoints, "best", monitor=monitor, mode=mode, enable_version_counter=False, auto_insert_metric_name=False
         ),
-        # Also after an error or an interrupt: nothing that was learned is lost.
+        # At the ends of epochs alone: from there a resume repeats exactly what an uninterrupted run would have done.
         ModelCheckpoint(
             checkpoints,
             "last",
-            every_n_epochs=every,
+            every_n_epochs=1 if total_steps >= SHORT_EPOCH * epochs else every,
             save_on_train_epoch_end=True,
-            save_on_exception=True,
             enable_version_counter=False,
         ),
     ]

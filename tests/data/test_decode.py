@@ -43,7 +43,7 @@ def channels_last(tensor: torch.Tensor) -> np.ndarray:
     return tensor.permute(1, 2, 0).numpy()
 
 
-# Name, picture, its mode as we want it, and the largest mean difference in grey levels (JPEG decoders round differently).
+# Name, picture, the mode that we want, and the largest mean difference in grey levels: JPEG decoders round differently.
 FORMATS: list[tuple[str, Callable[[], Image.Image], str, float]] = [
     ("rgb.jpg", lambda: RGB, "RGB", 1.0),
     ("grey.jpeg", lambda: GREY, "L", 1.0),
@@ -162,8 +162,8 @@ for whole in map(Path, sys.argv[1:]):
 
 
 def test_flipped_bytes_never_end_the_process(tmp_path: Path) -> None:
-    # In a process of its own: torchvision 0.29's PNG decoder ends it by a segmentation fault on a wrong checksum, so that
-    # one bad sector of a disk would end a training of days.
+    # In a process of its own: torchvision 0.29's PNG decoder ends it by a segmentation fault on a wrong checksum, so
+    # that one bad sector of a disk would end a training of days.
     files = [tmp_path / f"whole{suffix}" for suffix in (".jpg", ".gif", ".webp", ".tif", ".png")]
     for file in files:
         Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 20, 3), dtype=np.uint8)).save(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import struct
 from pathlib import Path
 
@@ -41,9 +42,13 @@ def test_digits_are_scikit_learns_in_three_parts_that_share_none() -> None:
     assert len(splits.test) == 360
     everything = load_digits()
     # Some of the digits occur twice in the original, so images are compared as a multiset.
-    expected = sorted((*image.ravel().astype(int), label) for image, label in zip(everything.images, everything.target, strict=True))
+    expected = sorted(
+        (*image.ravel().astype(int), label) for image, label in zip(everything.images, everything.target, strict=True)
+    )
     found = sorted(
-        (*(part.image(i).ravel() / (255 / 16)).round().int().tolist(), int(part.labels[i])) for part in parts for i in range(len(part))
+        (*(part.image(i).ravel() / (255 / 16)).round().int().tolist(), int(part.labels[i]))
+        for part in parts
+        for i in range(len(part))
     )
     assert found == expected
 
@@ -64,13 +69,13 @@ def test_fashion_mnist_is_read_from_its_original_files(fashion: tuple[Path, dict
     assert splits.test.labels.tolist() == list(range(10))
     assert splits.train.classes[0] == "T-shirt/top"
     assert splits.train.size(0) == (28, 28)
-    seen = {splits.train.image(i).numpy().tobytes() for i in range(27)} | {splits.val.image(i).numpy().tobytes() for i in range(3)}
+    seen = {splits.train.image(i).numpy().tobytes() for i in range(27)} | {
+        splits.val.image(i).numpy().tobytes() for i in range(3)
+    }
     assert seen == {image.tobytes() for image in content["train-images-idx3-ubyte"]}
 
 
 def test_cifar10_is_read_from_its_original_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import pickle
-
     # Only the checksums of the download stand between torchvision and files of this size.
     monkeypatch.setattr(datasets.CIFAR10, "_check_integrity", lambda self: True)
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *arguments: True)
@@ -123,7 +128,9 @@ def test_missing_files_name_the_option_that_fetches_them(tmp_path: Path, name: s
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("name", "nearest"), [("fashion-mnist", "fashion_mnist"), ("cifar1O", "cifar10"), ("food", "food101")])
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("fashion-mnist", "fashion_mnist"), ("cifar1O", "cifar10"), ("food", "food101")]
+)
 def test_an_unknown_name_suggests_the_nearest(tmp_path: Path, name: str, nearest: str) -> None:
     with pytest.raises(ValueError, match=f"'{name}'.*did you mean {nearest}"):
         torchvision_dataset(name, str(tmp_path), download=False)

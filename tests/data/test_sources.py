@@ -116,7 +116,9 @@ def test_all_labels_are_used_where_nothing_is_asked() -> None:
         (0, None, "labels_per_class=0 leaves no label"),
     ],
 )
-def test_an_impossible_draw_says_what_would_be_right(per_class: int | None, fraction: float | None, message: str) -> None:
+def test_an_impossible_draw_says_what_would_be_right(
+    per_class: int | None, fraction: float | None, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         few_labels(LABELS, NAMES, 0, per_class, fraction)
 

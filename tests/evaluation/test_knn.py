@@ -21,7 +21,9 @@ def clouds(count: int, classes: int = 4, width: int = 6, seed: int = 0) -> tuple
     return (centres[labels] + 1.2 * torch.randn(count, width, generator=generator)) * lengths, labels
 
 
-def vote_by_hand(bank: list[list[float]], labels: list[int], query: list[float], classes: int, k: int, temperature: float) -> int:
+def vote_by_hand(
+    bank: list[list[float]], labels: list[int], query: list[float], classes: int, k: int, temperature: float
+) -> int:
     """Classify one query, in plain Python."""
 
     def cosine(a: list[float], b: list[float]) -> float:
@@ -48,7 +50,10 @@ def test_predictions_equal_scikit_learns_with_the_same_weights() -> None:
     (bank, labels), (queries, truth) = clouds(300), clouds(120, seed=1)
     judge = KNeighborsClassifier(20, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.07))
     judge.fit(bank.double().numpy(), labels.numpy())
-    assert knn_predict(bank.double(), labels, queries.double(), 4).tolist() == judge.predict(queries.double().numpy()).tolist()
+    assert (
+        knn_predict(bank.double(), labels, queries.double(), 4).tolist()
+        == judge.predict(queries.double().numpy()).tolist()
+    )
     accuracy = knn_accuracy((bank.double(), labels), (queries.double(), truth), 4)
     assert accuracy == pytest.approx(judge.score(queries.double().numpy(), truth.numpy()))
     # A test on features that are always right would see no wrong weight.

@@ -61,9 +61,13 @@ def page(tmp_path: Path, **changes: Any) -> str:
         "verdicts": ["It worked."],
         "tiles": [("loss", "0.5")],
         "pictures": [Picture.read(picture, "A caption")],
-        "curves": [("Loss", curve_svg({"training": [(0, 1.0), (5, 0.5)], "validation": [(5, 0.6)]}, "loss", levels={"a": 0.7}))],
+        "curves": [
+            ("Loss", curve_svg({"training": [(0, 1.0), (5, 0.5)], "validation": [(5, 0.6)]}, "loss", levels={"a": 0.7}))
+        ],
         "choices": [("data.image_size=16", "images of 8 px")],
-        "tables": [Table("Results", ("", "accuracy"), [Row(("ours", "90%"), ours=True), Row(("theirs", "80%"))], "A note")],
+        "tables": [
+            Table("Results", ("", "accuracy"), [Row(("ours", "90%"), ours=True), Row(("theirs", "80%"))], "A note")
+        ],
         "command": "python train_pretrain.py",
         "config": "seed: 0",
         "environment": "{}",
@@ -76,7 +80,12 @@ def test_a_page_fetches_nothing(tmp_path: Path) -> None:
 
 
 def test_the_check_sees_what_a_browser_would_fetch() -> None:
-    for bad in ('<img src="p.png">', '<link href="https://x/a.css">', "<script>1</script>", "<style>a{b:url(x.png)}</style>"):
+    for bad in (
+        '<img src="p.png">',
+        '<link href="https://x/a.css">',
+        "<script>1</script>",
+        "<style>a{b:url(x.png)}</style>",
+    ):
         with pytest.raises(AssertionError):
             assert_self_contained(bad)
 

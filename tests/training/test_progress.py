@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -73,7 +74,7 @@ def test_something_is_due_so_many_times_and_at_the_end(epochs: int, every: int, 
     done = [epoch for epoch in validated if due(trainer(epoch, epochs, every), times)]
     assert len(done) == times
     assert done[-1] == validated[-1]
-    gaps = [b - a for a, b in zip(done, done[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(done)]
     assert not gaps or max(gaps) - min(gaps) <= every
 
 
