@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-Config = dict[str, Any]
+from mae.checks import Config, leaves
 
 
 class Job(Protocol):
@@ -46,6 +48,12 @@ def compose(root: str, overrides: Sequence[str] = ()) -> Config:
     """
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
+        for text in overrides:
+            key = _parsed(text).key_or_group
+            if text.startswith("+") and not key.startswith(("model.options.", "hydra")):
+                raise ValueError(
+                    f"{text} adds what nothing reads: only arguments of the timm model are added, +model.options.NAME"
+                )
         try:
             return plain(hydra.compose(root, list(overrides)))
         except (HydraException, OmegaConfBaseException) as error:
@@ -57,9 +65,11 @@ def plain(config: DictConfig) -> Config:
     content = OmegaConf.to_container(config, resolve=True)
     assert isinstance(content, dict), "a root config is a mapping"
     values = {str(key): value for key, value in content.items() if key != "hydra"}
-    for group, key in ((values, "run_dir"), (values, "checkpoint"), (values.get("data", {}), "root")):
-        if isinstance(group.get(key), int | float):  # a folder named 2024
-            group[key] = str(group[key])
+    for key in ("run_dir", "checkpoint", "data.root", "data.name", "model.name"):
+        group, _, leaf = key.rpartition(".")
+        node = values.get(group, {}) if group else values
+        if isinstance(node.get(leaf), int | float):  # a folder named 2024
+            node[leaf] = str(node[leaf])
     return values
 
 
@@ -72,43 +82,59 @@ def load_preset(name: str) -> Mapping[str, Any]:
 
 def _explain(root: str, overrides: Sequence[str], error: Exception) -> NoReturn:
     """Turn Hydra's paragraphs into one line that names the nearest key, group or option."""
-    known = leaves(plain(hydra.compose(root)))
     groups = sorted(entry.name for entry in config_folder().iterdir() if entry.is_dir())
+    chosen = [text for text in overrides if text.partition("=")[0] in groups]
     for text in overrides:
-        try:
-            override = OverridesParser.create().parse_override(text)
-        except HydraException:
-            raise ValueError(
-                f"the override {text!r} cannot be parsed: write key=value, and quote what holds spaces or commas"
-            ) from None
+        override = _parsed(text)
         key = override.key_or_group
-        if override.is_add() or override.is_delete() or key.startswith("hydra"):
+        if override.is_sweep_override():
+            quoted = f"{key}=\"'a,b'\""
+            raise ValueError(
+                f"{text} is several values: -m sweeps over them, and a comma inside a value is quoted, {quoted}"
+            )
+        if key.startswith("hydra") or override.is_delete():
             continue
         if key in groups:
-            options = sorted(path.stem for path in (config_folder() / key).glob("*.yaml"))
+            options = _options(key)
             wanted = str(override.value())
             if wanted not in options:
                 raise ValueError(f"{key}={wanted} does not exist: {_nearest(wanted, options)}") from None
-        elif key not in known and not any(name.startswith(f"{key}.") for name in known):
-            try:  # a group option may bring keys that the defaults have not
-                others = [other for other in overrides if other.partition("=")[0] in groups]
-                reachable = leaves(plain(hydra.compose(root, others)))
-            except (HydraException, OmegaConfBaseException):
-                reachable = known
-            if key not in reachable and not any(name.startswith(f"{key}.") for name in reachable):
-                raise ValueError(f"{key} is not an option here: {_nearest(key, [*reachable, *groups])}") from None
+            continue
+        try:  # a group option may bring keys that the defaults have not
+            known = leaves(plain(hydra.compose(root, chosen)))
+        except (HydraException, OmegaConfBaseException):
+            known = leaves(plain(hydra.compose(root)))
+        if key.startswith("model.options.") and not override.is_add():
+            raise ValueError(f"{key} is an argument of the timm model, added by a plus sign: +{text}") from None
+        if key not in known and not any(name.startswith(f"{key}.") for name in known):
+            hint = _owner(root, key) or _nearest(key, [*known, *groups])
+            raise ValueError(f"{key} is not an option here: {hint}") from None
     raise ValueError(str(error).splitlines()[0]) from None
 
 
-def leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested mappings to dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            flat |= leaves(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+def _parsed(text: str) -> Override:
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException:
+        raise ValueError(
+            f"the override {text!r} cannot be parsed: write key=value, and quote a value that holds = ( [ or ' twice, "
+            f"as in data.root=\"'a=b'\""
+        ) from None
+
+
+def _options(group: str) -> list[str]:
+    return sorted(path.stem for path in (config_folder() / group).glob("*.yaml") if not path.stem.startswith("_"))
+
+
+def _owner(root: str, key: str) -> str | None:
+    """Return a hint where the key exists under another option of its group, such as data.root under data=folder."""
+    group = key.partition(".")[0]
+    owners = [
+        option
+        for option in (_options(group) if (config_folder() / group).is_dir() else [])
+        if key in leaves(plain(hydra.compose(root, [f"{group}={option}"])))
+    ]
+    return f"it belongs to {group}={' or '.join(owners[:3])}, so give that too" if owners else None
 
 
 def _nearest(wanted: str, known: Sequence[str]) -> str:
@@ -120,76 +146,6 @@ def _nearest(wanted: str, known: Sequence[str]) -> str:
         or difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
     )
     return f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}"
-
-
-NUMBER = (int, float)
-RULES: dict[str, tuple[tuple[type, ...], float | None]] = {
-    "seed": ((int,), 0),
-    "epochs": ((int,), 1),
-    "batch_size": ((int,), 1),
-    "labels_per_class": ((int,), 1),
-    "label_fraction": (NUMBER, 0),
-    "masking.ratio": (NUMBER, None),
-    "optim.base_lr": (NUMBER, 0),
-    "optim.weight_decay": (NUMBER, 0),
-    "optim.warmup_epochs": (NUMBER, 0),
-    "data.num_workers": ((int,), 0),
-    "data.min_scale": (NUMBER, 0),
-    "optim.final_lr": (NUMBER, 0),
-    "optim.clip_norm": (NUMBER, 0),
-    "data.channels": ((int,), 1),
-    "trainer.accumulate": ((int,), 1),
-    "trainer.validate_every": ((int,), 1),
-    "decoder.width": ((int,), 1),
-    "decoder.depth": ((int,), 1),
-    "decoder.heads": ((int,), 1),
-    "model.patch_size": ((int,), 1),
-    "model.width": ((int,), 1),
-    "model.depth": ((int,), 1),
-    "model.heads": ((int,), 1),
-}
-"""Type and least value of the numbers that a user may set; null always means: choose for me."""
-
-SWITCHES = (
-    *("resume", "data.flip", "objective.normalize", "callbacks.knn"),
-    *("trainer.progress", "trainer.compile", "trainer.grad_checkpointing"),
-)
-LISTS = {"optim.betas": "two numbers", "data.mean": "one number per channel", "data.std": "one number per channel"}
-
-
-def check_values(config: Config) -> None:
-    """Raise one ValueError that names every value of a wrong type or below its least."""
-    flat = leaves(config)
-    wrong = []
-    for key, (kinds, least) in RULES.items():
-        value = flat.get(key)
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, kinds):
-            wrong.append(f"{key}={value!r} is not a {'' if float in kinds else 'whole '}number")
-        elif least is not None and flat[key] < least:
-            wrong.append(f"{key}={value} is less than {least:g}")
-    size = flat.get("data.image_size")
-    if size is not None and not _is_size(size):
-        wrong.append(f"data.image_size={size} is neither a side nor [height, width] in pixels")
-    for key in SWITCHES:
-        if flat.get(key) not in (None, True, False):
-            wrong.append(f"{key}={flat[key]} is neither true nor false")
-    for key, meant in LISTS.items():
-        value = flat.get(key)
-        if value is not None and not (isinstance(value, list) and all(isinstance(part, NUMBER) for part in value)):
-            wrong.append(f"{key}={value} is not a list of {meant}")
-    if flat.get("logger.name") not in (None, "csv", "wandb"):
-        wrong.append(f"logger.name={flat['logger.name']} is neither csv nor wandb")
-    if flat.get("data.channels") not in (None, 1, 3):
-        wrong.append(f"data.channels={flat['data.channels']} is neither 1 (grey) nor 3 (colour)")
-    if wrong:
-        raise ValueError("; ".join(wrong))
-
-
-def _is_size(size: Any) -> bool:
-    sides = size if isinstance(size, list) else [size, size]
-    return len(sides) == 2 and all(isinstance(side, int) and side > 0 for side in sides)
 
 
 FREE_ON_RESUME = ("resume", "run_dir", "trainer", "logger", "callbacks", "data.root", "data.num_workers")
@@ -211,7 +167,8 @@ def resumed_config(config: Config, stored: Config, overrides: Sequence[str]) -> 
     now, then = leaves(config), leaves(stored)
     for text in overrides:
         key = text.partition("=")[0].lstrip("+~")
-        for leaf in (name for name in now if name == key or name.startswith(f"{key}.")):
+        # An experiment sets values of every group.
+        for leaf in (name for name in now if name == key or name.startswith(f"{key}.") or key == "experiment"):
             if now[leaf] is None or leaf == "resume":
                 continue
             if any(leaf == free or leaf.startswith(f"{free}.") for free in FREE_ON_RESUME):
@@ -253,27 +210,18 @@ def script(root: str, prepare: Prepare) -> Callable[[], None]:
         job.run()
 
     def main() -> None:
-        overrides = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+        arguments, _ = get_args_parser().parse_known_args()
         with one_line_errors():
-            compose(root, _unrolled(overrides))
+            compose(root, [_first_value(text) if arguments.multirun else text for text in arguments.overrides])
         GlobalHydra.instance().clear()
         run()
 
     return main
 
 
-def _unrolled(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides with each sweep replaced by its first value: enough to see whether its key exists."""
-    result = []
-    for text in overrides:
-        try:
-            override = OverridesParser.create().parse_override(text)
-        except HydraException:
-            result.append(text)
-            continue
-        if override.is_sweep_override():
-            first = next(iter(override.sweep_string_iterator()))
-            text = f"{text.partition('=')[0]}={first}"
-        if not override.key_or_group.startswith("hydra"):
-            result.append(text)
-    return result
+def _first_value(text: str) -> str:
+    """Return the override with a sweep replaced by its first value: enough to see whether its key exists."""
+    override = _parsed(text)
+    if not override.is_sweep_override() or not override.is_discrete_sweep():
+        return text
+    return f"{text.partition('=')[0]}={next(iter(override.sweep_string_iterator()))}"

@@ -95,13 +95,14 @@ def choose_images_and_model(
     chooser.fill("data.image_size", size, reason)
     seen = "every image looked at is grey" if look.channels == 1 else "colour among the images looked at"
     chooser.fill("data.channels", look.channels, seen)
+    values = load_preset(preset)
     if chooser.get("model.name") is None:
-        values = load_preset(preset)
         chooser.choices.append(Choice("model", preset, reason))
-        for group in ("model", "decoder"):
-            for key, value in values[group].items():
-                if chooser.get(f"{group}.{key}") is None and group in chooser.config:
-                    chooser.config[group][key] = value
+    # A model of the user's own choice still needs a decoder.
+    for group in ("decoder",) if chooser.get("model.name") else ("model", "decoder"):
+        for key, value in values[group].items():
+            if group in chooser.config and chooser.get(f"{group}.{key}") is None:
+                chooser.config[group][key] = value
 
 
 def choose_loading(chooser: Chooser, look: Look, machine: Machine, devices: int) -> None:
@@ -111,7 +112,7 @@ def choose_loading(chooser: Chooser, look: Look, machine: Machine, devices: int)
     chooser.fill("data.min_scale", 0.2, "the paper's")
     grey_and_small = chooser.get("data.channels") == 1 and look.short_side <= 32
     chooser.fill("data.flip", not grey_and_small, "may be characters" if grey_and_small else "the paper's")
-    if look.in_files:
+    if not look.in_memory:
         workers, reason = max(1, min(16, machine.cores // devices - 1)), f"files to decode, {machine.cores} cores"
     elif machine.accelerated:
         workers, reason = max(1, min(4, machine.cores // devices - 1)), "images in memory, beside an accelerator"
@@ -120,12 +121,12 @@ def choose_loading(chooser: Chooser, look: Look, machine: Machine, devices: int)
     chooser.fill("data.num_workers", workers, reason)
 
 
-def choose_pretraining(chooser: Chooser, count: int, machine: Machine) -> None:
-    """Choose batch size, epochs and learning rate for ``count`` training images."""
+def choose_pretraining(chooser: Chooser, count: int, machine: Machine, shares: int = 1) -> None:
+    """Choose batch size, epochs and learning rate for ``count`` training images; ``shares`` divides the batch."""
     most = (4096 if count >= 500_000 else 1024) if machine.accelerated else 256
     batch = chooser.fill(
         "batch_size",
-        _power_of_two(min(most, max(1, count // 8))),
+        _multiple(_power_of_two(min(most, max(1, count // 8))), shares),
         f"at least 8 steps an epoch, {most} images at most {'here' if machine.accelerated else 'on a CPU'}",
     )
     if machine.accelerated:
@@ -149,11 +150,11 @@ def choose_pretraining(chooser: Chooser, count: int, machine: Machine) -> None:
     _choose_pace(chooser, epochs)
 
 
-def choose_finetuning(chooser: Chooser, count: int, machine: Machine) -> None:
-    """Choose batch size, epochs and learning rate for ``count`` labelled images and the protocol."""
+def choose_finetuning(chooser: Chooser, count: int, machine: Machine, shares: int = 1) -> None:
+    """Choose batch size, epochs and learning rate for ``count`` labelled images; ``shares`` divides the batch."""
     probe = chooser.get("protocol.name") == "linear_probe"
     most = (1024 if machine.accelerated else 256) if count > 1024 else 64
-    batch = chooser.fill("batch_size", min(count, most), f"{count:,} labelled images")
+    batch = chooser.fill("batch_size", _multiple(min(count, most), shares), f"{count:,} labelled images")
     if machine.accelerated:
         epochs, reason = _rounded(20e6 / count, 50, 100), "the papers' 50 to 100"
     else:
@@ -178,6 +179,11 @@ def _choose_pace(chooser: Chooser, epochs: int) -> None:
 def _divisor(number: int, wanted: int) -> int:
     """Return the largest divisor of a number that is not above the wanted one; 1 always is."""
     return next(value for value in range(max(1, wanted), 0, -1) if number % value == 0)
+
+
+def _multiple(number: int, of: int) -> int:
+    """Return the largest multiple that is not above a number; ``of`` itself where there is none."""
+    return max(1, number // of) * of
 
 
 def _power_of_two(number: int) -> int:

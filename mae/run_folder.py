@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -19,6 +20,8 @@ import torch
 import torchvision
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
+
+from mae.checkpoints.load import read_pickle
 
 
 def is_first_process() -> bool:
@@ -71,12 +74,12 @@ class RunFolder:
     def resume_step(self) -> int | None:
         """Return the optimizer step that the run goes on from, if it does."""
         path = self.last_checkpoint
-        return None if path is None else int(torch.load(path, map_location="cpu", weights_only=True)["global_step"])
+        return None if path is None else int(read_pickle(path)["global_step"])
 
     def earlier_results(self) -> dict[str, Any]:
         """Return the results of an earlier part of the run."""
         path = self.path / "results.json"
-        return dict(json.loads(path.read_text())) if self.resume and path.is_file() else {}
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if self.resume and path.is_file() else {}
 
     @rank_zero_only
     def start(self, config: Mapping[str, Any]) -> None:
@@ -89,7 +92,12 @@ class RunFolder:
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a file, complete or not at all."""
         partial = self.path / f".{name}"
-        partial.write_text(json.dumps(content, indent=2) + "\n")
+        # JSON knows no NaN: a loss that diverged is null.
+        valid = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in content.items()
+        }
+        partial.write_text(json.dumps(valid, indent=2) + "\n", encoding="utf-8")
         partial.replace(self.path / name)
 
 

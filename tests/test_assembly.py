@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from mae.assembly import check_values, compose, config_folder, leaves, load_preset, one_line_errors, resumed_config
+from mae.assembly import compose, config_folder, load_preset, one_line_errors, resumed_config
+from mae.checks import check_values, leaves
 from mae.defaults import Machine, preset_for
 
 PLAIN = (str, int, float, bool, type(None), list, dict)

@@ -108,7 +108,7 @@ def test_a_folder_whose_name_is_a_number(refused: Refuse) -> None:
 
 def test_a_run_folder_whose_name_is_a_number(tmp_path: Path) -> None:
     prepared = job("pretrain", None, "run_dir=123")
-    assert prepared.folder.path == Path("123")
+    assert prepared.setting.folder.path == Path("123")
 
 
 def test_images_of_one_flat_colour(refused: Refuse, tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from mae.assembly import compose, leaves, load_preset
+from mae.assembly import compose, load_preset
+from mae.checks import leaves
 from mae.data.look import Look
 from mae.defaults import (
     Chooser,
@@ -22,12 +23,12 @@ LAPTOP = Machine(accelerated=False, cores=4)
 SERVER = Machine(accelerated=True, cores=32)
 
 
-def look(side: int, count: int, *, channels: int = 3, in_files: bool = True) -> Look:
-    return Look(count, channels, side, side, side, in_files)
+def look(side: int, count: int, *, channels: int = 3, in_memory: bool = False) -> Look:
+    return Look(count, channels, side, side, side, in_memory)
 
 
-DIGITS = look(8, 1293, channels=1, in_files=False)
-DRAWINGS = look(28, 54_000, channels=1, in_files=False)
+DIGITS = look(8, 1293, channels=1, in_memory=True)
+DRAWINGS = look(28, 54_000, channels=1, in_memory=True)
 THUMBNAILS = look(64, 90_000)
 PHOTOGRAPHS = look(3000, 2000)  # 12 megapixels: 4000 x 3000
 MANY_PHOTOGRAPHS = look(400, 1_281_167)

@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 import mae
-from mae.assembly import leaves
+from mae.checks import leaves
 from mae.evaluation.features import frozen
 from mae.masking.samplers import RandomMasking
 from mae.training.loggers import read_metrics
@@ -476,7 +476,7 @@ def test_two_processes_train_as_one_does(run: Path, tmp_path: Path) -> None:
     alone = job("pretrain", tmp_path / "alone", *BARE, "epochs=1")
     # The rate follows the effective batch, not the share of a device.
     rates = dict(read_metrics(folder / "metrics.csv")["lr"])
-    assert rates[0] == pytest.approx(alone.config["optim"]["base_lr"] * 128 / 256, rel=1e-5)
+    assert rates[0] == pytest.approx(alone.setting.config["optim"]["base_lr"] * 128 / 256, rel=1e-5)
     # 144 validation images in halves, none counted twice: the loss is that of one process.
     alone.module.load_state_dict(checkpoint(folder)["state_dict"])
     (scores,) = alone.trainer.validate(alone.module, datamodule=alone.data, verbose=False)

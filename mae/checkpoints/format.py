@@ -60,7 +60,9 @@ def save(model: MaskedAutoencoder | Encoder, folder: str | Path) -> Path:
     prefix = "" if isinstance(model, MaskedAutoencoder) else "encoder."
     state = {prefix + key: value.detach().contiguous().cpu() for key, value in model.state_dict().items()}
     save_file(state, folder / ".model.safetensors", metadata={"format": "pt"})
-    (folder / ".config.json").write_text(json.dumps({"format": FORMAT, **describe(model)}, indent=2) + "\n")
+    (folder / ".config.json").write_text(
+        json.dumps({"format": FORMAT, **describe(model)}, indent=2) + "\n", encoding="utf-8"
+    )
     for name in ("model.safetensors", "config.json"):
         (folder / f".{name}").replace(folder / name)
     return folder

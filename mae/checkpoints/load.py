@@ -156,14 +156,11 @@ def _load(module: nn.Module, checkpoint: Checkpoint, keep: tuple[str, ...], stri
             more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
             raise ValueError(f"{checkpoint.source} does not fit the model, weights {what}: {', '.join(keys[:3])}{more}")
     module.load_state_dict(state, strict=False)
-    report = LoadReport(
-        checkpoint.source, checkpoint.kind, sum(value.numel() for value in state.values()), _summarise(left_out)
-    )
     for name in ("encoder.vit.pos_embed", "decoder.positions"):
         if name in checkpoint.state and not checkpoint.state[name].any():
             log.warning("%s: every row of %s is zero, so nothing tells the patches apart", checkpoint.source, name)
-    log.info("loaded %s", report)
-    return report
+    loaded = sum(value.numel() for value in state.values())
+    return LoadReport(checkpoint.source, checkpoint.kind, loaded, _summarise(left_out))
 
 
 def _summarise(keys: list[str]) -> tuple[str, ...]:
@@ -193,7 +190,7 @@ def read_checkpoint(path: str | Path, *, image_size: int | tuple[int, int] | Non
         return from_released(
             str(path), _read_safetensors(path), {}, None if image_size is None else as_pair(image_size)
         )
-    content = _read_pickle(path)
+    content = read_pickle(path)
     if "pytorch-lightning_version" in content:
         return _from_run(path, content)
     state = content.get("model", content.get("state_dict", content))
@@ -211,7 +208,7 @@ def read_checkpoint(path: str | Path, *, image_size: int | tuple[int, int] | Non
 def _read_directory(folder: Path) -> Checkpoint:
     if (folder / "config.json").is_file():
         try:
-            config = json.loads((folder / "config.json").read_text())
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
             raise ValueError(f"{folder / 'config.json'} is not JSON: {error}") from None
         ours = isinstance(config, dict) and config.get("format") == FORMAT and "encoder" in config
@@ -220,7 +217,7 @@ def _read_directory(folder: Path) -> Checkpoint:
         if (folder / "model.safetensors").is_file():
             state = _read_safetensors(folder / "model.safetensors")
         elif (folder / "pytorch_model.bin").is_file():
-            state = _read_pickle(folder / "pytorch_model.bin")
+            state = read_pickle(folder / "pytorch_model.bin")
         else:
             raise ValueError(f"{folder} holds a config.json but no model.safetensors")
         if not ours:
@@ -241,7 +238,12 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def _read_pickle(path: Path) -> dict[str, Any]:
+def read_pickle(path: Path) -> dict[str, Any]:
+    """Return what ``torch.save`` wrote, tensors and plain values only.
+
+    Raises:
+        ValueError: It is not such a file, or is cut off.
+    """
     try:
         # Training checkpoints of facebookresearch/mae hold their argparse.Namespace beside the weights.
         with torch.serialization.safe_globals([argparse.Namespace]):

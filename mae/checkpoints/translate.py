@@ -73,13 +73,15 @@ def from_released(
     width, channels, patch, _ = state["patch_embed.proj.weight"].shape
     rows = state["pos_embed"].shape[1]
     prefix = sum(state[key].shape[1] for key in ("cls_token", "reg_token") if key in state)
-    # timm has ViTs whose table leaves class and register tokens out: known by a square without them.
-    no_embed_class = image_size is None and prefix > 0 and not _is_square(rows - prefix) and _is_square(rows)
+    # timm has ViTs whose table leaves class and register tokens out: known by a square without them. A first row of zeros is
+    # that of a class token with fixed positions, so there the table has one.
+    fixed = prefix > 0 and not state["pos_embed"][:, :1].any()
+    square = _is_square(rows) and not _is_square(rows - prefix)
+    no_embed_class = image_size is None and prefix > 0 and square and not fixed
     if no_embed_class:
         prefix = 0
     if image_size is None and _is_square(rows - prefix):
         image_size = (math.isqrt(rows - prefix) * patch,) * 2
-    fixed = prefix > 0 and not state["pos_embed"][:, :1].any()
     config: dict[str, Any] = {
         "encoder": {
             "name": "vit_base_patch16_224",
@@ -201,6 +203,6 @@ def from_transformers(folder: Path, config: Mapping[str, Any], state: Mapping[st
         ours["normalize_pixels"] = config["norm_pix_loss"]
     preprocessor = folder / "preprocessor_config.json"
     if preprocessor.is_file():
-        values = json.loads(preprocessor.read_text())
+        values = json.loads(preprocessor.read_text(encoding="utf-8"))
         ours |= {"pixel_mean": tuple(values["image_mean"]), "pixel_std": tuple(values["image_std"])}
     return Checkpoint(str(folder), "transformers ViTMAE folder", ours, translated)

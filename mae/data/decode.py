@@ -48,7 +48,7 @@ def read_image(path: str | Path) -> Tensor:
             upright = ImageOps.exif_transpose(opened)
             if upright.mode.startswith(("I", "F")):  # 16 and 32 bits: Pillow's own conversion would clip them
                 array = np.asarray(upright, dtype=np.float64)
-                top = 65535.0 if array.max() > 255 else 255.0
+                top = 1.0 if upright.mode == "F" else 65535.0
                 return torch.from_numpy((array / top * 255).clip(0, 255).round().astype(np.uint8)).unsqueeze(0)
             grey = upright.mode in ("1", "L", "LA")
             array = np.array(upright.convert("L" if grey else "RGB"))

@@ -61,14 +61,20 @@ def _walk(root: Path, below: str, above: tuple[tuple[int, int], ...]) -> Iterato
     for entry in entries:
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        try:
+            is_folder, is_file = entry.is_dir(), entry.is_file()
+        except OSError:  # a link to itself
+            continue
+        if is_folder:
             yield from _walk(root, f"{below}{entry.name}/", (*above, here))
-        elif entry.is_file():
+        elif is_file:
             yield f"{below}{entry.name}"
 
 
 class FileSource:
     """Image files below a root, with or without labels."""
+
+    in_memory = False
 
     def __init__(
         self, root: Path, names: list[str], labels: np.ndarray | None = None, classes: tuple[str, ...] = ()

@@ -21,6 +21,8 @@ from mae.data.sources import Source, Splits, Subset, hold_out, with_validation
 class TensorSource:
     """Images that lie in memory: uint8 (N, C, H, W)."""
 
+    in_memory = True
+
     def __init__(self, images: Tensor, labels: np.ndarray | None, classes: tuple[str, ...]) -> None:
         self.images = images
         self.labels = labels
@@ -53,6 +55,8 @@ def digits() -> Splits:
 
 class TorchvisionSource:
     """A torchvision data set that gives (PIL image, class) pairs."""
+
+    in_memory = False
 
     def __init__(self, dataset: Any, labels: np.ndarray | None, classes: tuple[str, ...]) -> None:
         self.dataset = dataset

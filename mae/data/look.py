@@ -23,7 +23,7 @@ class Look:
         short_side: Median of the shorter sides, in pixels.
         smallest: The smallest side in the sample.
         largest: The largest side in the sample.
-        in_files: Whether images are decoded from files as they are needed.
+        in_memory: Whether images cost no reading and decoding.
     """
 
     count: int
@@ -31,7 +31,7 @@ class Look:
     short_side: int
     smallest: int
     largest: int
-    in_files: bool
+    in_memory: bool
 
     def __str__(self) -> str:
         size = f"{self.smallest} px" if self.smallest == self.largest else f"{self.smallest} to {self.largest} px"
@@ -70,5 +70,5 @@ def look_at(source: Source) -> Look:
         short_side=int(np.median(sides.min(axis=1))),
         smallest=int(sides.min()),
         largest=int(sides.max()),
-        in_files=not source.name(0).startswith("image "),
+        in_memory=source.in_memory,
     )

@@ -17,6 +17,8 @@ class Source(Protocol):
     """Names of the K classes; empty where there are no labels."""
     labels: np.ndarray | None
     """(N,) int64, known without decoding any image; None where there are no labels."""
+    in_memory: bool
+    """Whether an image costs no reading and decoding."""
 
     def __len__(self) -> int:
         """N."""
@@ -42,6 +44,7 @@ class Subset:
         self.source = source
         self.indices = np.asarray(indices, dtype=np.int64)
         self.classes = source.classes
+        self.in_memory = source.in_memory
         self.labels = None if source.labels is None else source.labels[self.indices]
 
     def __len__(self) -> int:

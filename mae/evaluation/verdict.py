@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ ABOUT_EQUAL = 0.01
 def pretraining_verdicts(results: Mapping[str, Any]) -> list[str]:
     """Return sentences on a pretraining run: whether it reconstructs, and whether its features beat its random start."""
     loss = results["val_loss"]
+    if not math.isfinite(loss):
+        return ["The loss is not a number: training diverged. Lower optim.base_lr, or set optim.clip_norm=1."]
     sentences = [
         f"Validation loss {loss:.3f} on hidden, normalised patches; predicting each patch's mean would score about 1."
         if results["normalize_pixels"]

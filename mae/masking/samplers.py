@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 import torch
 
 from mae.masking.plan import MaskPlan, visible_count
-
-
-class MaskSampler(Protocol):
-    """Draws the plan for a batch."""
-
-    def __call__(self, batch: int, grid: tuple[int, int], generator: torch.Generator) -> MaskPlan:
-        """Return a plan for ``batch`` images on the generator's device."""
-        ...
 
 
 class RandomMasking:
@@ -57,13 +47,17 @@ def create_sampler(name: str, **options: float) -> RandomMasking:
     return SAMPLERS[name](**options)
 
 
-def seeded_generator(device: torch.device | str, *key: int) -> torch.Generator:
-    """Return a generator that is a function of the key alone, such as (seed, rank, epoch, batch).
+def derive_seed(*key: int) -> int:
+    """Return a seed that is a function of the key alone, such as (seed, rank, epoch, batch).
 
     Neighbouring keys give unrelated streams (numpy's SeedSequence mixes them), so ranks differ, and a resumed run
-    repeats exactly the masks that it would have drawn.
+    repeats exactly what it would have drawn. Keys that differ in trailing zeros alone are the same to it: keys of
+    different purposes begin with different numbers.
     """
     (state,) = np.random.SeedSequence(key).generate_state(1, np.uint64)
-    generator = torch.Generator(device)
-    generator.manual_seed(int(state) >> 1)  # torch takes a signed 64-bit seed
-    return generator
+    return int(state) >> 1  # torch takes a signed 64-bit seed
+
+
+def seeded_generator(device: torch.device | str, *key: int) -> torch.Generator:
+    """Return a generator whose stream is a function of the key alone."""
+    return torch.Generator(device).manual_seed(derive_seed(*key))

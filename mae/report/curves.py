@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def curve_svg(series: Mapping[str, Series], ylabel: str, *, levels: Mapping[str,
         for number, (label, value) in enumerate((levels or {}).items()):
             axes.axhline(value, label=label, color=COLOURS[(2 + number) % 4], linestyle="--", linewidth=1)
         # The first steps start far above the rest and would flatten it.
-        settled = [value for pairs in series.values() for _, value in pairs[len(pairs) // 50 :]]
+        settled = [value for pairs in series.values() for _, value in pairs[len(pairs) // 50 :] if math.isfinite(value)]
         if ylabel == "loss" and settled:
             axes.set_ylim(top=1.05 * max(settled), bottom=0)
         axes.set_xlabel("step")

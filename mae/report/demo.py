@@ -21,6 +21,9 @@ from mae.report.page import Row, Table, run_pictures, tiles, write_page
 
 DRAWS = (0, 1, 2)
 LABELS_PER_CLASS = 5
+MARKER = ".mae-demo"
+"""Lies in a folder that a demo made, and that the next one may therefore replace."""
+ONE_DEVICE = "trainer.devices=1"  # a launcher would start the whole demo again on each device
 VARIANTS = {
     "probe": ("linear_probe", True),
     "probe_random": ("linear_probe", False),
@@ -48,8 +51,10 @@ def run_demo(folder: Path, draws: Sequence[int] = DRAWS, pretraining: Sequence[s
     console = Console()
     began = time.perf_counter()
     _clear(folder)
+    folder.mkdir(parents=True)
+    (folder / MARKER).touch()
     run = folder / "pretrain"
-    results = dict(pretrain.prepare(compose("pretrain", [f"run_dir={run}", *pretraining])).run())
+    results = dict(pretrain.prepare(compose("pretrain", [f"run_dir={run}", ONE_DEVICE, *pretraining])).run())
 
     jobs = [(name, *way, draw) for name, way in VARIANTS.items() for draw in draws]
     accuracies: dict[str, list[float]] = {name: [] for name in VARIANTS}
@@ -65,12 +70,14 @@ def run_demo(folder: Path, draws: Sequence[int] = DRAWS, pretraining: Sequence[s
                 f"seed={draw}",
                 f"labels_per_class={LABELS_PER_CLASS}",
                 "trainer.progress=false",
+                ONE_DEVICE,
             ],
         )
         config["checkpoint"] = str(run) if pretrained else None
         accuracies[name].append(finetune.prepare(config).run()["test_top1"])
 
-    (folder / "results.json").write_text(json.dumps({"pretraining": results, "test_top1": accuracies}, indent=2) + "\n")
+    summary = {"pretraining": results, "test_top1": accuracies}
+    (folder / "results.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     table = result_table(results, accuracies)
     report = _write_report(folder, run, results, table, time.perf_counter() - began)
     _print_table(console, table)
@@ -118,9 +125,7 @@ def _spread(values: Sequence[float]) -> str:
 def _clear(folder: Path) -> None:
     if not folder.exists():
         return
-    entries = {entry.name for entry in folder.iterdir()}
-    surplus = entries - {"pretrain", *VARIANTS, "results.json", "report.html"}
-    if surplus or (entries and not (folder / "pretrain" / "config.yaml").is_file()):
+    if any(folder.iterdir()) and not (folder / MARKER).is_file():
         raise ValueError(f"{folder} holds something else than a demo: choose another folder with --folder")
     shutil.rmtree(folder)
 
@@ -135,7 +140,7 @@ def _print_table(console: Console, table: Table) -> None:
 
 
 def _write_report(folder: Path, run: Path, results: Mapping[str, Any], table: Table, seconds: float) -> Path:
-    environment = json.loads((run / "environment.json").read_text())
+    environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     config = compose("pretrain")
     ours, random, scratch, _ = (row.cells for row in table.rows)
     return write_page(
@@ -153,6 +158,6 @@ def _write_report(folder: Path, run: Path, results: Mapping[str, Any], table: Ta
         pictures=run_pictures(run, config),
         curves=run_curves(run, results),
         command="make demo",
-        config=(run / "config.yaml").read_text(),
+        config=(run / "config.yaml").read_text(encoding="utf-8"),
         environment=json.dumps(environment, indent=2),
     )

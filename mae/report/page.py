@@ -60,7 +60,7 @@ def write_page(path: Path, **content: Any) -> Path:
     )
     empty: dict[str, Any] = {name: [] for name in ("tables", "pictures", "curves", "choices", "tiles", "verdicts")}
     partial = path.with_suffix(".partial")
-    partial.write_text(environment.get_template("page.html.j2").render(empty | content))
+    partial.write_text(environment.get_template("page.html.j2").render(empty | content), encoding="utf-8")
     partial.replace(path)
     return path
 
@@ -80,7 +80,7 @@ def write_run_report(
     Returns:
         The page.
     """
-    environment = json.loads((folder / "environment.json").read_text())
+    environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     return write_page(
         folder / "report.html",
         title=f"{TITLES[results['stage']]}: {config['data']['source']}",
@@ -91,7 +91,7 @@ def write_run_report(
         curves=run_curves(folder, results),
         choices=[choice.split(": ", 1) for choice in choices],
         command=shlex.join(environment["command"]),
-        config=(folder / "config.yaml").read_text(),
+        config=(folder / "config.yaml").read_text(encoding="utf-8"),
         environment=json.dumps(environment, indent=2),
     )
 

@@ -13,8 +13,10 @@ from torchmetrics.classification import MulticlassAccuracy
 from mae.checkpoints.format import describe
 from mae.data.datamodule import Batch
 from mae.data.statistics import standardize
+from mae.masking.samplers import derive_seed
 from mae.models.classifier import Classifier
 from mae.training.optimization import Optimization
+from mae.training.pretraining import LAYERS
 
 
 class FinetuningModule(L.LightningModule):
@@ -25,18 +27,26 @@ class FinetuningModule(L.LightningModule):
         optimization: Optimizer and schedule.
         classes: Names of the K classes.
         label_smoothing: Share of the target that is spread over all classes.
+        seed: Drop path is a function of (seed, rank, epoch).
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, model: Classifier, optimization: Optimization, *, classes: tuple[str, ...], label_smoothing: float = 0.0
+        self,
+        model: Classifier,
+        optimization: Optimization,
+        *,
+        classes: tuple[str, ...],
+        label_smoothing: float = 0.0,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.model = model
         self.optimization = optimization
         self.label_smoothing = label_smoothing
+        self.seed = seed
         self.val_top1 = MulticlassAccuracy(len(classes), average="micro")
         self.test_top1 = MulticlassAccuracy(len(classes), average="micro")
         encoder = model.encoder
@@ -44,6 +54,10 @@ class FinetuningModule(L.LightningModule):
         self.register_buffer("mean", torch.tensor(encoder.pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(encoder.pixel_std).view(-1, 1, 1), persistent=False)
         self.save_hyperparameters({"model": describe(encoder), "classes": list(classes), "pool": model.pool})
+
+    def on_train_epoch_start(self) -> None:
+        """Make what layers draw, such as drop path, a function of (seed, rank, epoch): a resume repeats it."""
+        torch.manual_seed(derive_seed(LAYERS, self.seed, self.global_rank, self.current_epoch))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the cross-entropy of one batch."""

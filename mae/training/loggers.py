@@ -34,7 +34,8 @@ class MetricsFile(Logger):
                 reader = csv.DictReader(file)
                 self.rows = [row for row in reader if int(row["step"]) <= keep_until]
                 self.columns = list(reader.fieldnames or self.columns)
-            self._rewrite()
+        # The file itself is touched with the first row that the run adds, and by one process alone.
+        self._stale = True
 
     @property
     def name(self) -> str:
@@ -60,8 +61,9 @@ class MetricsFile(Logger):
         else:
             self.rows.append({"step": step, **values})
         self.columns += new
-        if new or same_step or len(self.rows) == 1:
+        if new or same_step or self._stale:
             self._rewrite()
+            self._stale = False
         else:
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self.columns).writerow(self.rows[-1])

@@ -26,6 +26,7 @@ class Optimization:
         warmup_steps: Steps of linear warm-up.
         total_steps: Steps in all.
         final_lr: Learning rate at the end, as a share of the peak.
+        fused: Update all parameters in one kernel, where AdamW has one for their device.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Optimization:
     warmup_steps: int
     total_steps: int
     final_lr: float = 0.0
+    fused: bool = True
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """Return the optimizer over what is trainable."""
@@ -51,7 +53,7 @@ class Optimization:
             momentum=self.momentum,
             layer_decay=self.layer_decay,
             depth=self.depth,
-            fused=bool(parameters) and parameters[0].device.type in ("cpu", "cuda"),
+            fused=self.fused and bool(parameters) and parameters[0].device.type in ("cpu", "cuda"),
         )
 
     def configure(self, model: nn.Module) -> dict[str, Any]:
@@ -61,6 +63,6 @@ class Optimization:
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     @staticmethod
-    def last_layer_lr(optimizer: Any) -> float:
-        """Return the learning rate now in force at the last layer."""
-        return float(optimizer.param_groups[-1]["lr"])
+    def last_layer_lr(optimizer: Any) -> torch.Tensor:
+        """Return the learning rate now in force at the last layer, on the CPU: logging a number would wait for the GPU."""
+        return torch.tensor(optimizer.param_groups[-1]["lr"])

@@ -13,12 +13,12 @@ from mae.checkpoints.format import describe
 from mae.data.datamodule import Batch
 from mae.data.statistics import standardize
 from mae.masking.plan import MaskPlan
-from mae.masking.samplers import RandomMasking, seeded_generator
+from mae.masking.samplers import RandomMasking, derive_seed, seeded_generator
 from mae.models.autoencoder import MaskedAutoencoder
 from mae.training.optimization import Optimization
 
-VALIDATION_SEED = 0
-"""Validation masks are the same in every run, so that losses can be compared."""
+MASKS, VALIDATION, LAYERS = 1, 2, 3
+"""First numbers of the keys of the random streams: training masks, validation masks, and what layers draw."""
 
 
 class PretrainingModule(L.LightningModule):
@@ -34,7 +34,6 @@ class PretrainingModule(L.LightningModule):
 
     mean: Tensor
     std: Tensor
-    validation_noise: Tensor
 
     def __init__(
         self,
@@ -55,15 +54,21 @@ class PretrainingModule(L.LightningModule):
         self.register_buffer("mean", torch.tensor(model.encoder.pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(model.encoder.pixel_std).view(-1, 1, 1), persistent=False)
         patches = model.grid[0] * model.grid[1]
-        noise = torch.rand(validation_images, patches, generator=seeded_generator("cpu", VALIDATION_SEED))
-        self.register_buffer("validation_noise", noise, persistent=False)
+        # The same in every run, so that losses can be compared.
+        self.validation_noise = torch.rand(validation_images, patches, generator=seeded_generator("cpu", VALIDATION))
+        # All buffers follow from the config: DDP need not send them at every step.
+        self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
         # Plain values only: the checkpoint must load with weights_only=True, and says how to build its model.
         self.save_hyperparameters({"model": describe(model), "seed": seed})
+
+    def on_train_epoch_start(self) -> None:
+        """Make what layers draw, such as drop path, a function of (seed, rank, epoch): a resume repeats it."""
+        torch.manual_seed(derive_seed(LAYERS, self.seed, self.global_rank, self.current_epoch))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss on the hidden patches of one batch."""
         images = standardize(batch.images, self.mean, self.std)
-        generator = seeded_generator(self.device, self.seed, self.global_rank, self.current_epoch, batch_idx)
+        generator = seeded_generator(self.device, MASKS, self.seed, self.global_rank, self.current_epoch, batch_idx)
         plan = self.sampler(len(images), self.model.grid, generator)
         out = self.model(images, plan)
         self.log("train_loss", out.loss)
@@ -78,7 +83,8 @@ class PretrainingModule(L.LightningModule):
 
     def validation_plan(self, index: Tensor) -> MaskPlan:
         """Return the masks of validation images, by their index in the split: no batch size or rank changes them."""
-        return MaskPlan.from_noise(self.validation_noise[index], self.model.grid, self.sampler.ratio)
+        noise = self.validation_noise[index.cpu()].to(index.device)
+        return MaskPlan.from_noise(noise, self.model.grid, self.sampler.ratio)
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its per-step schedule."""

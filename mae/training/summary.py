@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import lightning as L
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -42,7 +41,7 @@ def _drop_path(encoder: Encoder) -> str:
 
 
 def optimization_rows(
-    optimization: Optimization, model: nn.Module, *, base_lr: float, batch_size: int, micro: int
+    optimization: Optimization, model: nn.Module, base_lr: float, batch_size: int, micro: int
 ) -> Rows:
     """Return rows on the optimizer: learning rates as its groups really hold them, weight decay and steps."""
     groups = optimization.optimizer(model).param_groups
@@ -63,12 +62,6 @@ def optimization_rows(
     if optimization.warmup_steps >= optimization.total_steps:
         rows.append(("warning", "warm-up is longer than the run: the learning rate never reaches its peak"))
     return rows
-
-
-def device_row(trainer: L.Trainer, precision: str) -> tuple[str, str]:
-    """Return the row on devices and precision."""
-    kind = type(trainer.accelerator).__name__.removesuffix("Accelerator")
-    return "device", f"{trainer.world_size} x {kind}, {precision}"
 
 
 def show_summary(console: Console, title: str, rows: Rows, choices: Sequence[object]) -> None:

@@ -31,7 +31,7 @@ def test_sizes_and_colour_are_those_of_the_files(tmp_path: Path) -> None:
         write_image(tmp_path / f"{number}.png", height, width, grey=True)
     look = look_at(source(tmp_path))
     assert (look.count, look.channels, look.short_side, look.smallest, look.largest) == (3, 1, 12, 10, 50)
-    assert look.in_files
+    assert not look.in_memory
 
 
 def test_one_image_in_colour_makes_the_data_coloured(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_some_unreadable_files_are_passed_over_and_all_of_them_are_an_error(tmp_
 
 def test_a_look_reads_few_of_many() -> None:
     class Counting:
-        labels, classes = None, ()
+        labels, classes, in_memory = None, (), False
         sizes = images = 0
 
         def __len__(self) -> int:
@@ -76,5 +76,5 @@ def test_a_look_reads_few_of_many() -> None:
 
 def test_images_in_memory_are_told_from_files() -> None:
     look = look_at(digits().train)
-    assert not look.in_files
+    assert look.in_memory
     assert look.short_side == 8

@@ -54,7 +54,8 @@ def test_a_resume_keeps_the_earlier_rows_and_drops_those_done_again(tmp_path: Pa
     for step in range(8):
         log.log_metrics({"a": step / 10, "epoch": step // 4}, step)
     again = MetricsFile(tmp_path, keep_until=4)
-    assert [row["step"] for row in rows(tmp_path)] == ["0", "1", "2", "3", "4"]
+    # Nothing is dropped before the run really goes on: a later check may still refuse it.
+    assert len(rows(tmp_path)) == 8
     again.log_metrics({"a": 0.45, "epoch": 1}, 4)
     again.log_metrics({"a": 0.5, "b": 7, "epoch": 1}, 5)
     assert [row["a"] for row in rows(tmp_path)] == ["0.0", "0.1", "0.2", "0.3", "0.45", "0.5"]

@@ -7,6 +7,7 @@ from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
+from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 
 from mae.training import progress
@@ -65,7 +66,13 @@ def test_images_of_all_devices_count(time_is: SimpleNamespace) -> None:
 
 
 def trainer(epoch: int, epochs: int, every: int) -> SimpleNamespace:
-    return SimpleNamespace(max_epochs=epochs, check_val_every_n_epoch=every, current_epoch=epoch)
+    return SimpleNamespace(
+        max_epochs=epochs,
+        check_val_every_n_epoch=every,
+        current_epoch=epoch,
+        sanity_checking=False,
+        state=SimpleNamespace(fn=TrainerFn.FITTING),
+    )
 
 
 @pytest.mark.parametrize(("epochs", "every", "times"), [(40, 2, 4), (400, 20, 10), (7, 1, 3), (100, 1, 1), (20, 1, 20)])

@@ -1,0 +1,89 @@
+"""Values of a config that are wrong by themselves, before anything is opened or built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Config = dict[str, Any]
+
+
+def leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested mappings to dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= leaves(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+NUMBER = (int, float)
+RULES: dict[str, tuple[tuple[type, ...], float | None]] = {
+    "seed": ((int,), 0),
+    "epochs": ((int,), 1),
+    "batch_size": ((int,), 1),
+    "labels_per_class": ((int,), 1),
+    "label_fraction": (NUMBER, 0),
+    "masking.ratio": (NUMBER, None),
+    "optim.base_lr": (NUMBER, 0),
+    "optim.weight_decay": (NUMBER, 0),
+    "optim.warmup_epochs": (NUMBER, 0),
+    "data.num_workers": ((int,), 0),
+    "data.min_scale": (NUMBER, 0),
+    "optim.final_lr": (NUMBER, 0),
+    "optim.clip_norm": (NUMBER, 0),
+    "data.channels": ((int,), 1),
+    "trainer.accumulate": ((int,), 1),
+    "trainer.validate_every": ((int,), 1),
+    "decoder.width": ((int,), 1),
+    "decoder.depth": ((int,), 1),
+    "decoder.heads": ((int,), 1),
+    "model.patch_size": ((int,), 1),
+    "model.width": ((int,), 1),
+    "model.depth": ((int,), 1),
+    "model.heads": ((int,), 1),
+}
+"""Type and least value of the numbers that a user may set; null always means: choose for me."""
+
+SWITCHES = (
+    *("resume", "data.flip", "objective.normalize", "callbacks.knn"),
+    *("trainer.progress", "trainer.compile", "trainer.grad_checkpointing"),
+)
+LISTS = {"optim.betas": "two numbers", "data.mean": "one number per channel", "data.std": "one number per channel"}
+
+
+def check_values(config: Config) -> None:
+    """Raise one ValueError that names every value of a wrong type or below its least."""
+    flat = leaves(config)
+    wrong = []
+    for key, (kinds, least) in RULES.items():
+        value = flat.get(key)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            wrong.append(f"{key}={value!r} is not a {'' if float in kinds else 'whole '}number")
+        elif least is not None and flat[key] < least:
+            wrong.append(f"{key}={value} is less than {least:g}")
+    size = flat.get("data.image_size")
+    if size is not None and not _is_size(size):
+        wrong.append(f"data.image_size={size} is neither a side nor [height, width] in pixels")
+    for key in SWITCHES:
+        if flat.get(key) not in (None, True, False):
+            wrong.append(f"{key}={flat[key]} is neither true nor false")
+    for key, meant in LISTS.items():
+        value = flat.get(key)
+        if value is not None and not (isinstance(value, list) and all(isinstance(part, NUMBER) for part in value)):
+            wrong.append(f"{key}={value} is not a list of {meant}")
+    if flat.get("logger.name") not in (None, "csv", "wandb"):
+        wrong.append(f"logger.name={flat['logger.name']} is neither csv nor wandb")
+    if flat.get("data.channels") not in (None, 1, 3):
+        wrong.append(f"data.channels={flat['data.channels']} is neither 1 (grey) nor 3 (colour)")
+    if wrong:
+        raise ValueError("; ".join(wrong))
+
+
+def _is_size(size: Any) -> bool:
+    sides = size if isinstance(size, list) else [size, size]
+    return len(sides) == 2 and all(isinstance(side, int) and side > 0 for side in sides)
