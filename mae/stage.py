@@ -212,4 +212,4 @@ class Stage:
         """Print lines, unless the run is quiet."""
         if not self.progress.quiet:
             for line in lines:
-                self.setting.console.print(line, style=style, highlight=False)
+                self.setting.console.print(line, style=style, highlight=False, soft_wrap=True)

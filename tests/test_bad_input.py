@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -398,3 +399,51 @@ def test_the_script_says_one_line_and_ends_with_status_two(
     done = script("train_pretrain.py", *overrides, folder=tmp_path)
     assert (done.returncode, done.stderr, done.stdout) == (2, message, "")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_a_misspelt_experiment(refused: Refuse, stage: str) -> None:
+    assert "experiment=cifr10 does not exist: did you mean cifar10?" in refused(
+        stage, *SCRATCH[stage], "experiment=cifr10"
+    )
+
+
+def test_a_key_of_another_option_of_its_group_names_that_option(refused: Refuse) -> None:
+    # The likeliest slip of all: a folder is given, and that it is one is not.
+    assert "data.root is not an option here: it belongs to data=" in refused("pretrain", "data.root=somewhere")
+
+
+def test_several_values_without_a_sweep(refused: Refuse) -> None:
+    assert "-m sweeps over them" in refused("pretrain", "seed=1,2")
+
+
+def test_what_nothing_reads_is_not_added(refused: Refuse) -> None:
+    assert "+model.foo=1 adds what nothing reads" in refused("pretrain", "+model.foo=1")
+    assert "added by a plus sign: +model.options.init_values=1e-5" in refused(
+        "pretrain", "model.options.init_values=1e-5"
+    )
+
+
+def test_a_model_that_differs_from_the_checkpoint_by_name(
+    refused: Refuse, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    pretrained = shared_pretraining(tmp_path_factory)
+    assert "model.name=vit_large_patch16_224 does not fit the checkpoint" in refused(
+        "finetune", f"checkpoint='{pretrained}'", "model.name=vit_large_patch16_224"
+    )
+
+
+def test_a_cut_off_checkpoint_to_resume_from(tmp_path: Path) -> None:
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints" / "last.ckpt").write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(ValueError, match=r"last\.ckpt is not a checkpoint"):
+        job("pretrain", tmp_path / "run", "resume=true")
+
+
+def test_fewer_validation_images_than_devices(refused: Refuse, tmp_path: Path) -> None:
+    for number in range(9):
+        image = np.random.default_rng(number).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+        (tmp_path / "few").mkdir(exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "few" / f"{number}.png")
+    message = refused("pretrain", "data=folder", "data.root=few", "batch_size=2", "trainer.devices=2")
+    assert "1 validation images are fewer than the 2 devices" in message

@@ -213,3 +213,17 @@ def test_finetuning_keeps_what_is_given() -> None:
     choose_finetuning(chooser, 500, LAPTOP)
     config = leaves(chooser.config)
     assert [config[key] for key in ("batch_size", "epochs", "optim.base_lr", "optim.warmup_epochs")] == [10, 3, 0.5, 1]
+
+
+@pytest.mark.parametrize("shares", [2, 3, 7])
+def test_a_batch_that_nobody_chose_divides_among_the_devices(shares: int) -> None:
+    for choose in (choose_pretraining, choose_finetuning):
+        chooser = Chooser(compose("finetune", ["checkpoint=null"]))
+        choose(chooser, 1000, SERVER, shares)
+        assert chooser.get("batch_size") % shares == 0
+
+
+def test_a_model_of_the_users_choice_gets_a_decoder() -> None:
+    config, _ = chosen(THUMBNAILS, LAPTOP, ("model.name=vit_small_patch16_224",))
+    assert config["model.width"] is None
+    assert None not in (config["decoder.width"], config["decoder.depth"], config["decoder.heads"])

@@ -482,3 +482,23 @@ def test_two_processes_train_as_one_does(run: Path, tmp_path: Path) -> None:
     (scores,) = alone.trainer.validate(alone.module, datamodule=alone.data, verbose=False)
     assert results["val_loss"] == pytest.approx(scores["val_loss"], rel=1e-5)
     assert {path.name for path in tmp_path.iterdir()} <= {"run", "alone"}
+
+
+def test_gradients_are_clipped_under_mixed_precision(tmp_path: Path) -> None:
+    # Lightning refuses to clip for a fused optimizer, at the first step.
+    prepared = job(
+        "pretrain", tmp_path / "run", *BARE, "epochs=1", "optim.clip_norm=0.01", "trainer.precision=bf16-mixed"
+    )
+    norms: list[float] = []
+
+    class Watch(L.Callback):
+        def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            trainer.optimizers[0].register_step_pre_hook(lambda *_: norms.append(norm(pl_module)))
+
+    def norm(module: L.LightningModule) -> float:
+        return float(torch.nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None]))
+
+    prepared.trainer.callbacks.append(Watch())
+    prepared.run()
+    assert len(norms) == 10
+    assert max(norms) <= 0.0101

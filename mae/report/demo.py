@@ -34,13 +34,13 @@ VARIANTS = {
 HEAD = ("", "kNN, all labels", f"linear probe, {LABELS_PER_CLASS} a class", f"fine-tuned, {LABELS_PER_CLASS} a class")
 
 
-def run_demo(folder: Path, draws: Sequence[int] = DRAWS, pretraining: Sequence[str] = ()) -> Path:
+def run_demo(folder: Path, draws: Sequence[int] = DRAWS, overrides: Sequence[str] = ()) -> Path:
     """Pretrain on the digits, then probe and fine-tune beside two baselines over several draws of the labels.
 
     Args:
         folder: Where everything is written; an earlier demo there is replaced.
         draws: Seeds of the draws of labels.
-        pretraining: Further overrides of the pretraining.
+        overrides: Further overrides of every run.
 
     Returns:
         The report.
@@ -54,7 +54,7 @@ def run_demo(folder: Path, draws: Sequence[int] = DRAWS, pretraining: Sequence[s
     folder.mkdir(parents=True)
     (folder / MARKER).touch()
     run = folder / "pretrain"
-    results = dict(pretrain.prepare(compose("pretrain", [f"run_dir={run}", ONE_DEVICE, *pretraining])).run())
+    results = dict(pretrain.prepare(compose("pretrain", [f"run_dir={run}", ONE_DEVICE, *overrides])).run())
 
     jobs = [(name, *way, draw) for name, way in VARIANTS.items() for draw in draws]
     accuracies: dict[str, list[float]] = {name: [] for name in VARIANTS}
@@ -71,6 +71,7 @@ def run_demo(folder: Path, draws: Sequence[int] = DRAWS, pretraining: Sequence[s
                 f"labels_per_class={LABELS_PER_CLASS}",
                 "trainer.progress=false",
                 ONE_DEVICE,
+                *overrides,
             ],
         )
         config["checkpoint"] = str(run) if pretrained else None
@@ -81,7 +82,7 @@ def run_demo(folder: Path, draws: Sequence[int] = DRAWS, pretraining: Sequence[s
     table = result_table(results, accuracies)
     report = _write_report(folder, run, results, table, time.perf_counter() - began)
     _print_table(console, table)
-    console.print(f"report   {report}", highlight=False)
+    console.print(f"report   {report}", highlight=False, soft_wrap=True)
     return report
 
 
