@@ -2,9 +2,10 @@
 
 import os
 
-# Before torch loads OpenMP: idle threads sleep instead of spinning. Spinning threads starve the processes that decode
-# images, and whatever else runs: with one other busy process on two cores a training step took twenty times as long.
+# Before torch loads OpenMP: an idle thread spins for a moment and then sleeps. GNU OpenMP's default, to spin for long, starves the
+# processes that decode images and whatever else runs; no spinning at all gives up the second core for small models.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 from mae.checkpoints.format import save
 from mae.checkpoints.load import load_autoencoder, load_encoder
