@@ -9,8 +9,7 @@ from typer.testing import CliRunner
 
 from mae.cli import app
 from mae.report import demo
-from mae.report.demo import result_table, run_demo
-from tests.report.test_page import assert_self_contained
+from mae.report.demo import run_demo
 from tests.training.runs import DECODER, ENCODER, QUIET, shared_pretraining
 
 SMALL = [*ENCODER, *QUIET, "epochs=1"]
@@ -67,32 +66,3 @@ def test_a_folder_named_pretrain_does_not_make_a_demo(tmp_path: Path, monkeypatc
     with pytest.raises(ValueError, match="something else than a demo"):
         run_demo(tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").exists()
-
-
-def test_a_demo_compares_with_its_baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The demo's second stage is two hundred epochs; one is enough to see that it compares.
-    composed = demo.compose
-    monkeypatch.setattr(
-        demo, "compose", lambda root, given=(): composed(root, [*given, *(["epochs=1"] if root == "finetune" else [])])
-    )
-    report = run_demo(tmp_path / "demo", draws=(0,), pretraining=[*SMALL, *DECODER])
-    page = report.read_text()
-    assert_self_contained(page)
-    for line in (
-        "pretrained here, no labels",
-        "the same encoder, random weights",
-        "the same network, from scratch",
-        "raw pixels",
-    ):
-        assert line in page
-    assert {path.name for path in tmp_path.iterdir()} == {"demo"}
-
-
-def test_the_table_gives_mean_and_deviation_over_the_draws() -> None:
-    results = {"knn_top1": 0.9, "knn_top1_random": 0.8, "knn_top1_pixels": 0.95}
-    draws = {"probe": [0.7, 0.8, 0.9], "probe_random": [0.5] * 3, "finetune": [0.6] * 3, "finetune_scratch": [0.4] * 3}
-    rows = {row.cells[0]: row.cells[1:] for row in result_table(results, draws).rows}
-    assert rows["pretrained here, no labels"] == ("90.0%", "80.0% ± 10.0", "60.0% ± 0.0")
-    assert rows["the same encoder, random weights"][:2] == ("80.0%", "50.0% ± 0.0")
-    assert rows["the same network, from scratch"][2] == "40.0% ± 0.0"
-    assert rows["raw pixels"][0] == "95.0%"

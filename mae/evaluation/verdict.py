@@ -39,7 +39,7 @@ def pretraining_verdicts(results: Mapping[str, Any]) -> list[str]:
         sentences.append("The features are no better than those of random weights yet. Train longer.")
     elif trained < pixels:
         sentences.append(
-            "Pretraining helped, yet raw pixels are still the better neighbours, as is usual for small, centred images: "
-            "a probe or fine-tuning with few labels says more."
+            "Pretraining helped, yet raw pixels are still the better neighbours, as is usual early in training and for small, "
+            "centred images: train longer, or let a probe with few labels say more."
         )
     return sentences

@@ -83,7 +83,7 @@ def write_run_report(
     environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     return write_page(
         folder / "report.html",
-        title=f"{TITLES[results['stage']]}: {config['data']['source']}",
+        title=f"{TITLES[results['stage']]}: {data_name(config['data'])}",
         lead=f"{folder.name}, {results['epochs']} epochs, seed {config['seed']}, on {environment['device']}",
         verdicts=verdicts,
         tiles=tiles(results),
@@ -94,6 +94,11 @@ def write_run_report(
         config=(folder / "config.yaml").read_text(encoding="utf-8"),
         environment=json.dumps(environment, indent=2),
     )
+
+
+def data_name(options: Mapping[str, Any]) -> str:
+    """Return what a person calls the data: a known name, the folder's, or the source's."""
+    return options.get("name") or Path(options.get("root") or options["source"]).name or options["source"]
 
 
 def run_pictures(folder: Path, config: Mapping[str, Any]) -> list[Picture]:
@@ -124,6 +129,7 @@ def tiles(results: Mapping[str, Any]) -> list[tuple[str, str]]:
         "images_seen": ("images seen", "{:,}"),
         "images_per_second": ("images per second", "{:,.0f}"),
         "waiting_share": ("waiting for data", "{:.0%}"),
-        "parameters": ("parameters", "{:,}"),
+        "parameters": ("parameters", "{:.3g} M"),
     }
-    return [(label, form.format(results[key])) for key, (label, form) in forms.items() if key in results]
+    shown = {**results, "parameters": results.get("parameters", 0) / 1e6}
+    return [(label, form.format(shown[key])) for key, (label, form) in forms.items() if key in results]

@@ -11,6 +11,7 @@ import pytest
 
 from mae.assembly import compose
 from mae.report.demo import MARKER, Table, result_table, run_demo
+from tests.report.test_page import assert_self_contained
 from tests.training.runs import DECODER, ENCODER
 
 
@@ -32,6 +33,8 @@ def test_the_demo_ends_with_its_table_and_the_path_of_its_report(
     page = report.read_text(encoding="utf-8")
     assert "the same encoder, random weights" in page
     assert "data:image/png;base64," in page
+    assert_self_contained(page)
+    assert {path.name for path in tmp_path.iterdir()} == {"demo"}
 
     # A second demo takes the place of the first.
     assert run_demo(tmp_path / "demo", draws=(0,), overrides=["epochs=1"]) == report
