@@ -133,8 +133,8 @@ def choose_pretraining(chooser: Chooser, count: int, machine: Machine, shares: i
         epochs, reason = _rounded(100e6 / count, 400, 1600), "100 million images seen, within 400 to 1600 epochs"
     else:
         epochs, reason = (
-            _rounded(220e3 / count, 5, 400),
-            "220,000 images seen on a CPU, within 5 to 400 epochs",
+            _rounded(0.25e6 / count, 5, 400),
+            "a quarter million images seen on a CPU, within 5 to 400 epochs",
         )
     epochs = chooser.fill("epochs", epochs, reason)
     if batch >= 1024:
