@@ -419,8 +419,8 @@ WANDB = ("logger=wandb", "logger.offline=true")
 
 
 def wandb_runs(folder: Path) -> list[str]:
-    """Return the ids of the offline runs in a run folder."""
-    return [path.name.rpartition("-")[2] for path in (folder / "wandb").glob("offline-run-*")]
+    """Return the ids of the offline runs in a run folder: offline-run-TIME-ID, and -1 behind it for a second in one second."""
+    return [path.name.split("-")[3] for path in (folder / "wandb").glob("offline-run-*")]
 
 
 def wandb_id(folder: Path) -> str:
