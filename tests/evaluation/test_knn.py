@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from mae.evaluation.knn import knn_accuracy, knn_predict
+from mae.evaluation.knn import KnnScore, knn_accuracy, knn_predict, knn_sweep
 
 
 def clouds(count: int, classes: int = 4, width: int = 6, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -91,3 +91,39 @@ def test_many_queries_are_answered_as_one_by_one() -> None:
     together = knn_predict(bank.double(), labels, queries.double(), 4, k=5)
     ends = torch.cat([queries[:3], queries[-3:]]).double()
     assert together[[0, 1, 2, -3, -2, -1]].tolist() == knn_predict(bank.double(), labels, ends, 4, k=5).tolist()
+
+
+def test_a_sweep_scores_every_pair_as_a_loop_does() -> None:
+    (bank, labels), (queries, truth) = clouds(90), clouds(120, seed=1)
+    scores = knn_sweep(
+        (bank.double(), labels), (queries.double(), truth), 4, ks=(1, 7, 90, 91), temperatures=(0.05, 2.0)
+    )
+    expected = []
+    for k in (1, 7, 90):
+        for temperature in (0.05, 2.0):
+            right = sum(
+                vote_by_hand(bank.tolist(), labels.tolist(), query, 4, k, temperature) == label
+                for query, label in zip(queries.double().tolist(), truth.tolist(), strict=True)
+            )
+            expected.append(KnnScore(k, temperature, right / 120))
+    assert scores == expected
+    # Settings that all score alike would hide one taken for another.
+    assert len({score.accuracy for score in scores}) >= 4
+
+
+def test_a_sweep_over_more_than_a_chunk_counts_every_query() -> None:
+    (bank, labels), (queries, truth) = clouds(50), clouds(1100, seed=1)
+    (score,) = knn_sweep((bank, labels), (queries, truth), 4, ks=(5,), temperatures=(0.1,))
+    assert score.accuracy == pytest.approx(
+        knn_accuracy((bank, labels), (queries, truth), 4, k=5, temperature=0.1), abs=1e-9
+    )
+    predicted = knn_predict(bank, labels, queries, 4, k=5, temperature=0.1)
+    assert score.accuracy == pytest.approx(sum(predicted.tolist()[i] == truth.tolist()[i] for i in range(1100)) / 1100)
+
+
+def test_the_usual_sweep_keeps_to_the_bank() -> None:
+    scores = knn_sweep(clouds(30), clouds(10, seed=1), 4)
+    assert sorted({score.k for score in scores}) == [1, 5, 10, 20]
+    assert len(scores) == 16
+    with pytest.raises(ValueError, match="fewer neighbours"):
+        knn_sweep(clouds(3), clouds(10, seed=1), 4, ks=(5, 10))
