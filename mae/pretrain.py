@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import lightning as L
-import torch
+from lightning.pytorch.utilities.seed import isolate_rng
 
 from mae.assembly import load_preset
 from mae.checks import Config
+from mae.data.datamodule import ImageData
 from mae.data.load import load_splits
 from mae.data.look import look_at
 from mae.defaults import choose_images_and_model, choose_loading, choose_pretraining
-from mae.evaluation.features import frozen, raw_pixels
+from mae.evaluation.features import raw_pixels
 from mae.evaluation.knn_probe import KnnProbe
 from mae.evaluation.verdict import pretraining_verdicts
 from mae.masking.samplers import create_sampler
 from mae.models.autoencoder import MaskedAutoencoder, create_autoencoder
+from mae.models.encoder import Encoder
 from mae.report.pictures import save_reconstructions
-from mae.stage import Stage, build_data, build_optimization, image_size, open_setting
-from mae.training.callbacks import KnnAccuracy, ReconstructionPictures
+from mae.stage import Setting, Stage, build_data, build_optimization, image_size, open_setting
+from mae.training.alarms import Alarms
+from mae.training.callbacks import Measurements, ReconstructionPictures
+from mae.training.online_probe import OnlineProbe, probe_schedule
 from mae.training.pretraining import PretrainingModule
 from mae.training.summary import model_rows, optimization_rows
 
@@ -39,6 +44,27 @@ def build_model(config: Config) -> MaskedAutoencoder:
         decoder_heads=decoder["heads"],
         normalize_pixels=config["objective"]["normalize"],
         **config["model"],
+    )
+
+
+def build_untrained(config: Config) -> Encoder:
+    """Return the encoder as it was before training; nobody else's random numbers change."""
+    with isolate_rng():
+        return build_model(config).encoder
+
+
+def build_probe(setting: Setting, data: ImageData, model: MaskedAutoencoder, visible: int) -> OnlineProbe:
+    """Return the online probe that the config describes, at a pace that costs little."""
+    config, options = setting.config, setting.config["callbacks"]
+    step_images = setting.micro_batch * config["trainer"]["accumulate"]
+    batch, every = probe_schedule(step_images, model.grid[0] * model.grid[1], visible, model.encoder.width)
+    return OnlineProbe(
+        data,
+        images=options["probe_images"],
+        megabytes=options["probe_memory"],
+        batch=batch,
+        every=every,
+        seed=config["seed"],
     )
 
 
@@ -78,15 +104,21 @@ def prepare(config: Config, overrides: Sequence[str] = ()) -> Pretraining:
     pictures = ReconstructionPictures(
         setting.folder.path / "pictures", data, options["pictures"], options["picture_times"], save_reconstructions
     )
-    probe = (
-        KnnProbe(data, options["knn_bank"], options["knn_queries"]) if options["knn"] and splits.train.classes else None
+    labelled = bool(splits.train.classes)
+    probe = build_probe(setting, data, model, visible) if options["probe"] and labelled else None
+    measurements = Measurements(
+        KnnProbe(data, options["knn_bank"], options["knn_queries"]),
+        options["knn_times"],
+        knn=options["knn"] and labelled,
+        rank=options["rank"],
+        probe=probe,
+        untrained=partial(build_untrained, config),
     )
-    callbacks: list[L.Callback] = [pictures] if options["pictures"] else []
-    if probe is not None:
-        callbacks.append(KnnAccuracy(probe, options["knn_times"]))
+    alarms = Alarms(measurements, optimization, workers=config["data"]["num_workers"])
+    callbacks = [*([pictures] if options["pictures"] else []), *([probe] if probe else []), measurements, alarms]
     trainer, progress = Stage.build_trainer(setting, optimization.total_steps, "val_loss", "min", callbacks)
 
-    job = Pretraining(setting, data, module, trainer, progress, pictures, probe)
+    job = Pretraining(setting, data, module, trainer, progress, pictures, measurements, alarms)
     patches = model.grid[0] * model.grid[1]
     job.show_summary(
         "Pretraining",
@@ -108,10 +140,13 @@ class Pretraining(Stage):
 
     module: PretrainingModule
     pictures: ReconstructionPictures
-    probe: KnnProbe | None
+    measurements: Measurements
+    alarms: Alarms
 
     def run(self) -> Mapping[str, Any]:
         """Train, measure, and write the encoder, results.json and report.html; return the results."""
+        if self.trainer.is_global_zero and self.setting.folder.last_checkpoint is None:
+            self.say("measuring the encoder before training", style="dim")
         self.fit()
         (scores,) = self.trainer.validate(self.module, datamodule=self.data, verbose=False)
         if not self.trainer.is_global_zero:
@@ -127,20 +162,16 @@ class Pretraining(Stage):
             "images_seen": self.trainer.global_step * config["batch_size"],
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "normalize_pixels": model.normalize_pixels,
-            **self._knn(),
+            **self._measured(),
+            "alarms": self.alarms.sentences,
         }
         return self.finish(model.encoder, results, pretraining_verdicts(results))
 
-    def _knn(self) -> dict[str, float]:
-        """Measure the trained encoder beside the same one at random weights, and beside raw pixels."""
-        if self.probe is None:
-            return {}
-        self.say("measuring kNN on frozen features: trained, random, raw pixels", style="dim")
-        mean, std, pool = self.module.mean, self.module.std, self.probe.pool
-        with torch.random.fork_rng():
-            random = build_model(self.setting.config).encoder.to(mean.device)
-        return {
-            "knn_top1": self.probe.accuracy(frozen(self.module.model.encoder, pool), mean, std),
-            "knn_top1_random": self.probe.accuracy(frozen(random, pool), mean, std),
-            "knn_top1_pixels": self.probe.accuracy(raw_pixels, mean, std),
-        }
+    def _measured(self) -> dict[str, float]:
+        """Return the figures of the trained encoder, of the same one before training, and of raw pixels."""
+        self.say("measuring frozen features", style="dim")
+        figures = self.measurements.results(self.trainer, self.module)
+        if "knn_top1" in figures:
+            protocol = self.measurements.protocol
+            figures["knn_top1_pixels"] = protocol.accuracy(raw_pixels, self.module.mean, self.module.std)
+        return figures

@@ -30,7 +30,7 @@ from tests.report.test_page import assert_self_contained
 from tests.training.runs import DECODER, ENCODER, QUIET, contents, job, names, shared_pretraining
 
 REPOSITORY = Path(__file__).parent.parent
-BARE = ("callbacks.knn=false", "callbacks.pictures=0")
+BARE = ("callbacks.knn=false", "callbacks.probe=false", "callbacks.rank=false", "callbacks.pictures=0")
 
 
 @pytest.fixture
@@ -256,7 +256,7 @@ def test_the_validation_loss_does_not_depend_on_the_batch(run: Path, tmp_path: P
 def test_the_random_baseline_is_this_encoder_before_training(run: Path, tmp_path: Path) -> None:
     prepared = job("pretrain", tmp_path / "run")
     module = prepared.module
-    untrained = prepared.probe.accuracy(frozen(module.model.encoder), module.mean, module.std)
+    untrained = prepared.measurements.protocol.accuracy(frozen(module.model.encoder), module.mean, module.std)
     assert json.loads((run / "results.json").read_text())["knn_top1_random"] == pytest.approx(untrained)
 
 
@@ -456,7 +456,7 @@ def test_runs_of_one_process_are_runs_of_their_own(tmp_path: Path, wandb: Callab
 
 
 def test_two_processes_train_as_one_does(run: Path, tmp_path: Path) -> None:
-    overrides = [*ENCODER, *DECODER, *QUIET, *BARE, "trainer.devices=2", "run_dir=run"]
+    overrides = [*ENCODER, *DECODER, *QUIET, "trainer.devices=2", "run_dir=run"]
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "train_pretrain.py"), *overrides, "epochs=1"],
         cwd=tmp_path,
@@ -472,6 +472,7 @@ def test_two_processes_train_as_one_does(run: Path, tmp_path: Path) -> None:
     results = json.loads((folder / "results.json").read_text())
     assert results["steps"] == 10
     assert results["images_seen"] == 1280
+    assert {"knn_top1", "probe_top1", "rankme", "knn_top1_random"} <= set(results)
 
     alone = job("pretrain", tmp_path / "alone", *BARE, "epochs=1")
     # The rate follows the effective batch, not the share of a device.

@@ -17,7 +17,7 @@ class KnnProbe:
     """The protocol, fixed, so that every encoder of a run is measured alike.
 
     Attributes:
-        data: Labelled splits; ``val`` is classified by ``train``, and the test split is not touched.
+        data: ``val`` is classified by ``train``, which then need labels; the test split is not touched.
         bank: Training images that vote, at most, evenly spread.
         queries: Validation images that are classified, at most.
         k: Neighbours.
@@ -30,11 +30,27 @@ class KnnProbe:
     k: int = 20
     pool: str = "mean"
 
-    def accuracy(self, features: Callable[[Tensor], Tensor], mean: Tensor, std: Tensor) -> float:
-        """Return the share of validation images that their neighbours classify rightly."""
-        splits = self.data.splits
-        bank, queries = (
-            extract_features(self.data.evaluation_loader(source, most=most), features, mean, std)
-            for source, most in ((splits.train, self.bank), (splits.val, self.queries))
-        )
-        return knn_accuracy(bank, queries, len(splits.train.classes), k=self.k)
+    def accuracy(
+        self,
+        features: Callable[[Tensor], Tensor],
+        mean: Tensor,
+        std: Tensor,
+        queries: tuple[Tensor, Tensor] | None = None,
+    ) -> float:
+        """Return the share of validation images that their neighbours classify rightly.
+
+        Args:
+            features: Standardised images (B, C, H, W) to (B, D).
+            mean: (C, 1, 1), on the device that computes.
+            std: As ``mean``.
+            queries: The validation images' features and labels, where they have been extracted already.
+        """
+        train = self.data.splits.train
+        bank = extract_features(self.data.evaluation_loader(train, most=self.bank), features, mean, std)
+        queries = self.validation(features, mean, std) if queries is None else queries
+        return knn_accuracy(bank, queries, len(train.classes), k=self.k)
+
+    def validation(self, features: Callable[[Tensor], Tensor], mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features (Q, D) and labels (Q,), -1 without any, of the validation images; arguments as for ``accuracy``."""
+        loader = self.data.evaluation_loader(self.data.splits.val, most=self.queries)
+        return extract_features(loader, features, mean, std)

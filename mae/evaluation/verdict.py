@@ -6,30 +6,50 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-ABOUT_EQUAL = 0.01
+from mae.evaluation.alarms import ABOUT_EQUAL, NEAR, NOT_A_NUMBER
 
 
 def pretraining_verdicts(results: Mapping[str, Any]) -> list[str]:
-    """Return sentences on a pretraining run: whether it reconstructs, and whether its features beat its random start."""
+    """Return sentences on a pretraining run: whether it reconstructs, whether its features beat its random start, and what
+    was raised while it ran.
+    """  # noqa: D205
+    alarms = results.get("alarms", [])
+    if not math.isfinite(results["val_loss"]):
+        sentences = [] if any(alarm.startswith(NOT_A_NUMBER) for alarm in alarms) else [_DIVERGED]
+        return [*sentences, *alarms, "The encoder of this run is of no use. checkpoints/best.ckpt may be of before."]
+    sentences = [*_on_loss(results), *_on_accuracy(results), *_on_rank(results)]
+    return [*sentences, *(f"While training: {alarm}" for alarm in alarms)]
+
+
+_DIVERGED = f"{NOT_A_NUMBER}: training diverged. Lower optim.base_lr, or set optim.clip_norm=1."
+
+
+def _on_loss(results: Mapping[str, Any]) -> list[str]:
     loss = results["val_loss"]
-    if not math.isfinite(loss):
-        return ["The loss is not a number: training diverged. Lower optim.base_lr, or set optim.clip_norm=1."]
+    if not results["normalize_pixels"]:
+        return [f"Validation loss {loss:.3f} on hidden patches."]
+    trivial = results.get("patch_mean_loss", 1.0)
     sentences = [
-        f"Validation loss {loss:.3f} on hidden, normalised patches; predicting each patch's mean would score about 1."
-        if results["normalize_pixels"]
-        else f"Validation loss {loss:.3f} on hidden patches."
+        f"Validation loss {loss:.3f} on hidden, normalised patches; predicting each patch's mean would score about {trivial:.2g}."
     ]
-    if results["normalize_pixels"] and loss > 0.98:
+    if loss > NEAR * trivial:
         sentences.append(
-            "The loss is still near 1: so far nothing has been learned. Train longer, or raise optim.base_lr."
+            f"The loss is still near {trivial:.2g}: so far nothing has been learned. Train longer, or raise optim.base_lr."
         )
+    return sentences
+
+
+def _on_accuracy(results: Mapping[str, Any]) -> list[str]:
+    probe = [f"A linear probe, trained beside: {results['probe_top1']:.1%}."] if "probe_top1" in results else []
     if "knn_top1" not in results:
-        sentences.append("No labels, so no accuracy: judge the reconstructions, or probe with a few labelled images.")
-        return sentences
+        nothing = "No labels, so no accuracy: judge the reconstructions, or probe with a few labelled images."
+        return probe or [nothing]
     trained, random, pixels = (results[key] for key in ("knn_top1", "knn_top1_random", "knn_top1_pixels"))
-    sentences.append(
-        f"kNN accuracy on frozen features: {trained:.1%}; the same encoder at random weights {random:.1%}, raw pixels {pixels:.1%}."
-    )
+    sentences = [
+        f"kNN accuracy on frozen features: {trained:.1%}; the same encoder at random weights {random:.1%}, raw pixels "
+        f"{pixels:.1%}.",
+        *probe,
+    ]
     if trained < random - ABOUT_EQUAL:
         sentences.append(
             "The features are below those of random weights. Early in training this is normal, since the encoder first gives up "
@@ -43,3 +63,12 @@ def pretraining_verdicts(results: Mapping[str, Any]) -> list[str]:
             "centred images: train longer, or let a probe with few labels say more."
         )
     return sentences
+
+
+def _on_rank(results: Mapping[str, Any]) -> list[str]:
+    if "rankme" not in results:
+        return []
+    return [
+        f"The features of validation images use about {results['rankme']:.0f} dimensions (RankMe); at random weights "
+        f"{results['rankme_random']:.0f}."
+    ]

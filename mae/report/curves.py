@@ -64,12 +64,16 @@ def run_curves(folder: Path, results: Mapping[str, float]) -> list[tuple[str, st
         curves.append(("Loss", curve_svg(losses, "loss")))
     if "val_top1" in metrics:
         curves.append(("Validation accuracy", curve_svg({"validation": metrics["val_top1"]}, "top-1")))
-    if "knn_top1" in metrics:
-        levels = {"random weights": results["knn_top1_random"]} if "knn_top1_random" in results else {}
-        curves.append(
-            (
-                "kNN accuracy on frozen features",
-                curve_svg({"this encoder": metrics["knn_top1"]}, "top-1", levels=levels),
-            )
-        )
+    accuracies = {
+        label: metrics[key]
+        for key, label in (("knn_top1", "kNN"), ("probe_top1", "linear probe, trained beside"))
+        if key in metrics
+    }
+    if accuracies:
+        levels = {"kNN, random weights": results["knn_top1_random"]} if "knn_top1_random" in results else {}
+        curves.append(("Accuracy on frozen features", curve_svg(accuracies, "top-1", levels=levels)))
+    if "rankme" in metrics:
+        levels = {"random weights": results["rankme_random"]} if "rankme_random" in results else {}
+        drawn = curve_svg({"this encoder": metrics["rankme"]}, "RankMe", levels=levels)
+        curves.append(("Dimensions that the features use", drawn))
     return curves

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import lightning as L
@@ -17,8 +18,8 @@ from mae.masking.samplers import RandomMasking, derive_seed, seeded_generator
 from mae.models.autoencoder import MaskedAutoencoder
 from mae.training.optimization import Optimization
 
-MASKS, VALIDATION, LAYERS = 1, 2, 3
-"""First numbers of the keys of the random streams: training masks, validation masks, and what layers draw."""
+MASKS, VALIDATION, LAYERS, PROBE = 1, 2, 3, 4
+"""First numbers of the keys of the random streams: training masks, validation masks, what layers draw, the online probe."""
 
 
 class PretrainingModule(L.LightningModule):
@@ -49,7 +50,7 @@ class PretrainingModule(L.LightningModule):
         self.sampler = sampler
         self.optimization = optimization
         self.seed = seed
-        self.val_loss = MeanMetric()
+        self.val_loss = MeanMetric(nan_strategy=math.nan)  # by default what is not a number is left out of the mean
         assert model.encoder.pixel_mean is not None and model.encoder.pixel_std is not None, "pixels not measured"
         self.register_buffer("mean", torch.tensor(model.encoder.pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(model.encoder.pixel_std).view(-1, 1, 1), persistent=False)

@@ -72,12 +72,13 @@ class TrainingProgress(L.Callback):
         self.quiet = quiet
         self.bar: Progress | None = None
         self._shown = 0.0
+        self._began: float | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Open the bar, at the step of the resume."""
         self.total = int(trainer.estimated_stepping_batches)
         self.first = trainer.global_step
-        self._shown = self._began = time.perf_counter()
+        self._began = None
         if self.quiet or not trainer.is_global_zero or not self.console.is_terminal:
             return
         self.bar = Progress(
@@ -94,6 +95,8 @@ class TrainingProgress(L.Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Wait for the first batch."""
+        if self._began is None:  # measurements before the first step are not part of the pace
+            self._began = self._shown = time.perf_counter()
         self.clock.ready()
 
     def on_train_batch_start(
@@ -128,6 +131,11 @@ class TrainingProgress(L.Callback):
             self.bar.stop()
             self.bar = None
 
+    def say(self, line: str, style: str | None = None) -> None:
+        """Print a line, above the bar where there is one, unless the run is quiet."""
+        if not self.quiet:
+            self.console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
     def _show(self, trainer: L.Trainer) -> None:
         epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         metrics = trainer.callback_metrics
@@ -137,6 +145,7 @@ class TrainingProgress(L.Callback):
             self.bar.update(self.task, completed=trainer.global_step, description=epoch, status=status)
             return
         done = trainer.global_step - self.first
+        assert self._began is not None, "an epoch has begun"
         left = (time.perf_counter() - self._began) / max(1, done) * (self.total - trainer.global_step)
         self.console.print(
             f"{epoch}  step {trainer.global_step}/{self.total}  {status}  {_duration(left)} left", highlight=False

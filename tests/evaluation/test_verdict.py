@@ -53,3 +53,38 @@ def test_without_labels_no_accuracy_is_claimed() -> None:
     text = " ".join(pretraining_verdicts({"val_loss": 0.5, "normalize_pixels": True}))
     assert "No labels" in text
     assert "%" not in text
+
+
+def test_a_probe_and_the_rank_are_told_where_they_were_measured() -> None:
+    text = verdict(probe_top1=0.856, rankme=26.4, rankme_random=4.4)
+    assert "trained beside: 85.6%" in text
+    assert "about 26 dimensions (RankMe); at random weights 4." in text
+    assert "RankMe" not in verdict()
+
+
+def test_a_probe_without_knn_is_an_accuracy() -> None:
+    text = " ".join(pretraining_verdicts({"val_loss": 0.5, "normalize_pixels": True, "probe_top1": 0.5}))
+    assert "No labels" not in text
+    assert "50.0%" in text
+
+
+def test_what_was_raised_while_training_is_among_the_verdicts_in_order() -> None:
+    raised = ["Waiting for data 60% of the time.", "The rank has collapsed."]
+    sentences = pretraining_verdicts(
+        {"val_loss": 0.5, "normalize_pixels": False, "knn_top1": 0.9, "knn_top1_random": 0.5, "knn_top1_pixels": 0.7}
+        | {"alarms": raised}
+    )
+    assert sentences[-2:] == [f"While training: {sentence}" for sentence in raised]
+
+
+def test_nothing_learned_is_judged_by_what_the_patches_make_of_the_loss() -> None:
+    assert "nothing has been learned" in verdict(val_loss=0.45, patch_mean_loss=0.45)
+    assert "score about 0.45" in verdict(val_loss=0.3, patch_mean_loss=0.45)
+
+
+@pytest.mark.parametrize("alarms", [[], ["The loss is not a number after step 7: training diverged."]])
+def test_a_run_that_diverged_is_told_so_once(alarms: list[str]) -> None:
+    text = verdict(val_loss=float("nan"), alarms=alarms)
+    assert text.count("The loss is not a number") == 1
+    assert "of no use" in text
+    assert "kNN" not in text

@@ -1,0 +1,76 @@
+"""What features and patches are like, without any label."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mae.data.datamodule import Batch
+from mae.data.statistics import standardize
+from mae.models.patches import patchify
+from mae.objectives.pixels import normalize_patches
+
+GREY_LEVEL = 1 / 255
+"""Deviation of the pixels below which a patch is flat, of pixels in [0, 1]: one step of an 8-bit image.
+
+Below it rounding and compression decide what is left of a patch once its mean is gone. Normalising such a patch gives it
+variance 1 nevertheless, a target of noise; a patch that is constant to the bit gives zero.
+"""
+
+
+def rankme(features: Tensor) -> float:
+    """Return RankMe of features (N, D): the effective number of dimensions that they use, from 1 to min(N, D).
+
+    The exponential of the entropy of the singular values, normalised to sum 1, plus 1e-7 each (Garrido et al. 2023,
+    arXiv 2210.02885, equation 1). As there, the features are not centred.
+    """
+    values = torch.linalg.svdvals(features.double())
+    shares = values / values.sum() + 1e-7
+    return float((-(shares * shares.log()).sum()).exp())
+
+
+def feature_std(features: Tensor) -> float:
+    """Return how far L2-normalised features (N, D) spread: 1 where they fill the sphere evenly, 0 where all are one.
+
+    The standard deviation of each dimension, averaged, times sqrt(D) (Chen & He 2021, SimSiam, arXiv 2011.10566, figure 2).
+    """
+    features = F.normalize(features.double(), dim=1)
+    return float(features.std(dim=0).mean() * math.sqrt(features.shape[1]))
+
+
+def flat_patches(images: Tensor, patch_size: int) -> Tensor:
+    """Return which patches of uint8 images (B, C, H, W) are nearly one colour, as bools (B, L).
+
+    The deviation is over the pixels of a patch, in each channel, averaged in the square: it is below ``GREY_LEVEL``.
+    """
+    B, C = images.shape[:2]
+    patches = patchify(images.float() / 255, patch_size)
+    variance = patches.reshape(B, -1, patch_size**2, C).var(dim=2, unbiased=False).mean(dim=-1)
+    return variance < GREY_LEVEL**2
+
+
+def patch_figures(batches: Iterable[Batch], patch_size: int, mean: Tensor, std: Tensor) -> dict[str, float]:
+    """Return what the patches of a data set make of the objective, whatever is learned.
+
+    Args:
+        batches: uint8 images.
+        patch_size: P, in pixels.
+        mean: (C, 1, 1), on the device that computes.
+        std: As ``mean``.
+
+    Returns:
+        ``flat_patches``, their share, and ``patch_mean_loss``, the loss on normalised pixels of predicting each patch's mean:
+        1 but for flat patches, whose targets are near zero (the objective adds 1e-6 to the variance).
+    """
+    flat, squares, count = 0, torch.zeros((), dtype=torch.float64), 0
+    for batch in batches:
+        images = batch.images.to(mean.device)
+        flat += int(flat_patches(images, patch_size).sum())
+        target = normalize_patches(patchify(standardize(images, mean, std), patch_size))
+        squares += target.square().mean(dim=-1).sum().double().cpu()
+        count += target.shape[0] * target.shape[1]
+    return {"flat_patches": flat / count, "patch_mean_loss": float(squares) / count}
