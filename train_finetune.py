@@ -1,13 +1,15 @@
-"""Probe or fine-tune a pretrained encoder, or train the same network from scratch.
+"""Probe or fine-tune a pretrained encoder, train the same network from scratch, or measure frozen features.
 
-python train_finetune.py checkpoint=RUN                          linear probe on the digits
+python train_finetune.py checkpoint=RUN                                     linear probe on the digits
 python train_finetune.py checkpoint=RUN protocol=finetune labels_per_class=5
+python train_finetune.py -m checkpoint=RUN,null seed=0,1,2                  one table of all of them
 """
 
 from mae.assembly import script
+from mae.cli import write_tables
 from mae.finetune import prepare
 
-main = script("finetune", prepare)
+main = script("finetune", prepare, after_sweep=write_tables)
 
 if __name__ == "__main__":
     main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
@@ -197,26 +199,70 @@ def _escape(text: str) -> str:
     return text.replace("[", r"\[")
 
 
-def script(root: str, prepare: Prepare) -> Callable[[], None]:
+def script(
+    root: str, prepare: Prepare, after_sweep: Callable[[Sequence[Path]], None] = lambda folders: None
+) -> Callable[[], None]:
     """Return the main function of a script: overrides are checked, Hydra composes them, the stage is prepared and run.
 
-    ``--help``, ``--cfg job`` and ``-m`` are Hydra's.
+    ``--help``, ``--cfg job`` and ``-m`` are Hydra's. With ``-m`` each job has a numbered folder in ``run_dir``, by default
+    ``runs/sweeps/<time>``; one that cannot start is said and passed over.
+
+    Args:
+        root: ``pretrain`` or ``finetune``.
+        prepare: Of the stage.
+        after_sweep: Told the folders of the jobs of a sweep that have finished, also where a later one failed.
     """
+    finished: list[Path] = []
+    refused: list[int] = []
 
     @hydra.main(config_path=str(config_folder()), config_name=root, version_base="1.3")  # type: ignore[untyped-decorator]
     def run(config: DictConfig) -> None:
-        with one_line_errors():
-            job = prepare(plain(config), list(HydraConfig.get().overrides.task))
+        values, context = plain(config), HydraConfig.get()
+        sweeping = context.mode == RunMode.MULTIRUN
+        try:
+            with one_line_errors():
+                if sweeping:
+                    place_in_sweep(values, context.job.num)
+                job = prepare(values, list(context.overrides.task))
+        except SystemExit:
+            if not sweeping:
+                raise
+            refused.append(context.job.num)
+            return
         job.run()
+        finished.append(Path(values["run_dir"]))
 
     def main() -> None:
         arguments, _ = get_args_parser().parse_known_args()
         with one_line_errors():
             compose(root, [_first_value(text) if arguments.multirun else text for text in arguments.overrides])
         GlobalHydra.instance().clear()
-        run()
+        if arguments.multirun and not any(text.startswith("run_dir=") for text in arguments.overrides):
+            sys.argv.append(f"run_dir=runs/sweeps/{time.strftime('%Y-%m-%d_%H-%M-%S')}")
+        try:
+            run()
+        finally:
+            if arguments.multirun and finished:
+                after_sweep(finished)
+        if refused:
+            sys.exit(2)
 
     return main
+
+
+def place_in_sweep(values: Config, number: int) -> None:
+    """Give a job of a sweep its own folder, and one device.
+
+    Raises:
+        ValueError: It asks for several devices: their launcher would start the whole sweep again on each.
+    """
+    values["run_dir"] = str(Path(values["run_dir"]) / str(number))
+    if values["trainer"]["devices"] == "auto":
+        values["trainer"]["devices"] = 1
+    if values["trainer"]["devices"] not in (1, "1", [0]):
+        raise ValueError(
+            f"-m runs each job on one device: leave trainer.devices={values['trainer']['devices']} out, or start them one by one"
+        )
 
 
 def _first_value(text: str) -> str:

@@ -29,6 +29,7 @@ RULES: dict[str, tuple[tuple[type, ...], float | None]] = {
     "masking.ratio": (NUMBER, None),
     "optim.base_lr": (NUMBER, 0),
     "optim.weight_decay": (NUMBER, 0),
+    "optim.momentum": (NUMBER, 0),
     "optim.warmup_epochs": (NUMBER, 0),
     "data.num_workers": ((int,), 0),
     "data.min_scale": (NUMBER, 0),
@@ -40,6 +41,22 @@ RULES: dict[str, tuple[tuple[type, ...], float | None]] = {
     "decoder.width": ((int,), 1),
     "decoder.depth": ((int,), 1),
     "decoder.heads": ((int,), 1),
+    "callbacks.probe_images": ((int,), 1),
+    "callbacks.probe_memory": ((int,), 1),
+    "protocol.blocks": (NUMBER, 0),
+    "protocol.draws": ((int,), 1),
+    "protocol.hidden": ((int,), 1),
+    "protocol.heads": ((int,), 1),
+    "protocol.mlp_ratio": (NUMBER, 0.1),
+    "protocol.head_std": (NUMBER, 1e-12),
+    "protocol.layer_decay": (NUMBER, 0),
+    "protocol.drop_path": (NUMBER, 0),
+    "protocol.label_smoothing": (NUMBER, 0),
+    "protocol.mixup": (NUMBER, 0),
+    "protocol.cutmix": (NUMBER, 0),
+    "protocol.rand_augment": ((int,), 0),
+    "protocol.erasing": (NUMBER, 0),
+    "protocol.ema": (NUMBER, 0),
     "model.patch_size": ((int,), 1),
     "model.width": ((int,), 1),
     "model.depth": ((int,), 1),
@@ -47,11 +64,38 @@ RULES: dict[str, tuple[tuple[type, ...], float | None]] = {
 }
 """Type and least value of the numbers that a user may set; null always means: choose for me."""
 
-SWITCHES = (
-    *("resume", "data.flip", "objective.normalize", "callbacks.knn"),
-    *("trainer.progress", "trainer.compile", "trainer.grad_checkpointing"),
+MOST: dict[str, float] = {
+    "label_fraction": 1,
+    "protocol.label_smoothing": 0.99,
+    "protocol.drop_path": 0.99,
+    "protocol.layer_decay": 1,
+    "protocol.rand_augment": 10,
+    "protocol.erasing": 1,
+    "protocol.ema": 0.999999,
+}
+"""Greatest value of some of them."""
+
+NEVER_CHOSEN = (
+    "optim.weight_decay",
+    "optim.momentum",
+    "optim.betas",
+    "optim.final_lr",
+    "protocol.head_std",
+    "protocol.draws",
 )
-LISTS = {"optim.betas": "two numbers", "data.mean": "one number per channel", "data.std": "one number per channel"}
+"""Values that nothing chooses, so that they cannot be null."""
+
+SWITCHES = (
+    *("resume", "data.flip", "objective.normalize", "callbacks.knn", "callbacks.probe", "callbacks.rank"),
+    *("trainer.progress", "trainer.compile", "trainer.grad_checkpointing"),
+    *("baselines", "evaluate_only", "protocol.batch_norm", "protocol.sweep"),
+)
+LISTS = {
+    "protocol.sweep_factors": "numbers",
+    "optim.betas": "two numbers",
+    "data.mean": "one number per channel",
+    "data.std": "one number per channel",
+}
 
 
 def check_values(config: Config) -> None:
@@ -66,6 +110,8 @@ def check_values(config: Config) -> None:
             wrong.append(f"{key}={value!r} is not a {'' if float in kinds else 'whole '}number")
         elif least is not None and flat[key] < least:
             wrong.append(f"{key}={value} is less than {least:g}")
+        elif key in MOST and flat[key] > MOST[key]:
+            wrong.append(f"{key}={value} is more than {MOST[key]:g}")
     size = flat.get("data.image_size")
     if size is not None and not _is_size(size):
         wrong.append(f"data.image_size={size} is neither a side nor [height, width] in pixels")
@@ -76,6 +122,12 @@ def check_values(config: Config) -> None:
         value = flat.get(key)
         if value is not None and not (isinstance(value, list) and all(isinstance(part, NUMBER) for part in value)):
             wrong.append(f"{key}={value} is not a list of {meant}")
+    betas = flat.get("optim.betas")
+    if isinstance(betas, list) and len(betas) != 2:
+        wrong.append(f"optim.betas={betas} is not a list of {LISTS['optim.betas']}")
+    wrong += [f"{key}=null is not a value, and nothing chooses one" for key in NEVER_CHOSEN if flat.get(key, 0) is None]
+    if flat.get("protocol.pool") not in (None, "mean", "token"):
+        wrong.append(f"protocol.pool={flat['protocol.pool']} is neither mean nor token")
     if flat.get("logger.name") not in (None, "csv", "wandb"):
         wrong.append(f"logger.name={flat['logger.name']} is neither csv nor wandb")
     if flat.get("data.channels") not in (None, 1, 3):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from mae.assembly import Prepare, compose, one_line_errors
 
@@ -46,6 +47,34 @@ def demo(
 
     with one_line_errors():
         run_demo(folder)
+
+
+@app.command()
+def table(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.", show_default=False)],
+    into: Annotated[Path, typer.Option(help="Where table.md and table.csv go.")] = Path("runs"),
+) -> None:
+    """Put second-stage runs into one table: mae table runs/finetune/*."""
+    with one_line_errors():
+        folders = [run for run in runs if not run.is_file()]  # RUNS/* also finds an earlier table
+        if not folders:
+            raise ValueError(f"{runs[0]} is a file: give the folders of finished runs")
+        write_tables(folders, into)
+
+
+def write_tables(runs: Sequence[Path], into: Path | None = None) -> None:
+    """Write table.md and table.csv over finished runs, beside them unless ``into`` says where, and show them."""
+    from mae.report.results_table import write_results_tables
+    from mae.report.tables import print_table
+
+    console = Console()
+    into = into or runs[0].parent
+    tables, warnings = write_results_tables(runs, into)
+    for shown in tables:
+        print_table(console, shown)
+    for warning in warnings:
+        console.print(warning, style="bold red", highlight=False)
+    console.print(f"table    {into / 'table.md'}", highlight=False, soft_wrap=True)
 
 
 def _run(root: str, prepare: Prepare, overrides: Sequence[str]) -> None:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mae.data.look import Look
+from mae.models.protocols import PROBES
 
 PAPER_BASE_LR = 1.5e-4
+PAPER_PROBE_BASE_LR = 0.1
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,8 @@ def choose_loading(chooser: Chooser, look: Look, machine: Machine, devices: int)
     """Choose crops, flips and worker processes."""
     if look.short_side < 24:
         chooser.fill("data.min_scale", 0.6, "so few pixels leave little to crop")
+    if look.short_side >= 112 and chooser.get("protocol.name") is not None:
+        chooser.fill("data.min_scale", 0.08, "the paper's for the second stage")
     chooser.fill("data.min_scale", 0.2, "the paper's")
     grey_and_small = chooser.get("data.channels") == 1 and look.short_side <= 32
     chooser.fill("data.flip", not grey_and_small, "may be characters" if grey_and_small else "the paper's")
@@ -150,25 +154,87 @@ def choose_pretraining(chooser: Chooser, count: int, machine: Machine, shares: i
     _choose_pace(chooser, epochs)
 
 
+TUNED = ("partial_finetune", "finetune")
+MANY_LABELS = 10_000
+
+
 def choose_finetuning(chooser: Chooser, count: int, machine: Machine, shares: int = 1) -> None:
     """Choose batch size, epochs and learning rate for ``count`` labelled images; ``shares`` divides the batch."""
-    probe = chooser.get("protocol.name") == "linear_probe"
+    name = chooser.get("protocol.name")
+    linear = name == "linear_probe"
     most = (1024 if machine.accelerated else 256) if count > 1024 else 64
-    batch = chooser.fill("batch_size", _multiple(min(count, most), shares), f"{count:,} labelled images")
-    if machine.accelerated:
-        epochs, reason = _rounded(20e6 / count, 50, 100), "the papers' 50 to 100"
-    else:
-        epochs, reason = (
-            _rounded(0.25e6 / count, 10, 100),
-            "a quarter million images seen on a CPU, within 10 to 100 epochs",
-        )
+    # Mixup and CutMix mix pairs of images.
+    pairs = name in TUNED and (count >= MANY_LABELS or chooser.get("protocol.mixup") or chooser.get("protocol.cutmix"))
+    unit = 2 * shares if pairs and min(count, most) >= 2 * shares else shares
+    batch = chooser.fill("batch_size", _multiple(min(count, most), unit), f"{count:,} labelled images")
     if count < 1000:
-        epochs, reason = 300 if probe else 200, "few labels make short epochs"
+        epochs, reason = 300 if linear else 200, "few labels make short epochs"
+    elif machine.accelerated:
+        epochs, reason = (90, "the paper's") if linear else (_rounded(20e6 / count, 50, 100), "the papers' 50 to 100")
+    else:
+        most = 90 if linear else 100
+        epochs, reason = (
+            _rounded(0.25e6 / count, 10, most),
+            f"a quarter million images seen on a CPU, within 10 to {most} epochs",
+        )
     epochs = chooser.fill("epochs", epochs, reason)
-    peak = 2e-2 if probe else 1e-3
-    rate = float(f"{peak * 256 / batch:.2g}")
-    chooser.fill("optim.base_lr", rate, f"a rate of {peak:g} for {chooser.get('protocol.name')} with AdamW")
+    if chooser.get("optim.name") == "lars":
+        _choose_lars_rate(chooser, count, epochs)
+    else:
+        peak = {"adamw": 2e-2 if linear else 1e-3, "sgd": 0.1}.get(chooser.get("optim.name"), 1e-3)
+        rate = float(f"{peak * 256 / batch:.2g}")
+        chooser.fill("optim.base_lr", rate, f"a rate of {peak:g} for {name} with {chooser.get('optim.name')}")
     _choose_pace(chooser, epochs)
+    if name in TUNED:
+        _choose_augmentation(chooser, count, epochs)
+
+
+def choose_baselines(chooser: Chooser, count: int, machine: Machine) -> None:
+    """Choose whether the run also trains from random weights: always for a probe, and where it costs little otherwise."""
+    images = count * chooser.get("epochs")
+    if chooser.get("protocol.name") in PROBES:
+        chooser.fill("baselines", True, "a number alone means little")
+    elif images <= (5e6 if machine.accelerated else 0.5e6):
+        chooser.fill("baselines", True, "a number alone means little, and this one is quick to have beside")
+    else:
+        chooser.fill(
+            "baselines", False, "it would double a long run; baselines=true does, or checkpoint=null by itself"
+        )
+
+
+LARS_REACH = 2500
+"""Sum of the learning rates of all steps, warm-up and cosine not counted, that a linear probe needs under LARS."""
+LARS_MOST = 20
+"""Greatest learning rate that is chosen for it: with momentum 0.9 a step of 20% of the weights."""
+
+
+def _choose_lars_rate(chooser: Chooser, count: int, epochs: int) -> None:
+    """Choose base_lr for LARS: the paper's, or more where a small data set leaves few steps.
+
+    A step of LARS changes a weight by a share of its norm (0.001 times the rate), whatever the gradient. So steps x rate, which
+    is epochs x images x base_lr / 256 for every batch size, says how far the weights can go: 45,000 for the paper's 90 epochs
+    of ImageNet, 45 for 1,293 digits, where base_lr 0.1 leaves them far from trained. Accuracy is flat from about 1,000 to 20,000.
+    """
+    reach = epochs * count * PAPER_PROBE_BASE_LR / 256
+    if reach >= LARS_REACH:
+        chooser.fill("optim.base_lr", PAPER_PROBE_BASE_LR, "the paper's")
+    else:
+        most = LARS_MOST * 256 / chooser.get("batch_size")
+        rate = float(f"{min(most, LARS_REACH * 256 / (epochs * count)):.2g}")
+        chooser.fill(
+            "optim.base_lr", rate, f"the paper's {PAPER_PROBE_BASE_LR} needs more steps than these images give"
+        )
+
+
+AUGMENTATIONS = {"mixup": 0.8, "cutmix": 1.0, "rand_augment": 9, "erasing": 0.25}
+
+
+def _choose_augmentation(chooser: Chooser, count: int, epochs: int) -> None:
+    """Choose how strongly training images are changed: as in the paper, or not at all."""
+    strong = count >= MANY_LABELS and epochs >= 50
+    reason = "the paper's" if strong else "few images or a short run, which strong augmentation would slow down"
+    for key, value in AUGMENTATIONS.items():
+        chooser.fill(f"protocol.{key}", value if strong else 0, reason)
 
 
 def _choose_pace(chooser: Chooser, epochs: int) -> None:

@@ -7,93 +7,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
+from lightning.pytorch.callbacks import Callback, WeightAveraging
+from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from mae.assembly import load_preset
-from mae.checkpoints.format import Checkpoint
-from mae.checkpoints.load import LoadReport, encoder_from, read_checkpoint
+from mae.assembly import Job
+from mae.checkpoints.load import read_pickle
 from mae.checks import Config
-from mae.data.load import load_splits
-from mae.data.look import look_at
-from mae.data.sources import Splits, Subset, few_labels
-from mae.defaults import Chooser, choose_finetuning, choose_images_and_model, choose_loading
-from mae.models.classifier import Classifier
-from mae.models.encoder import Encoder
-from mae.models.heads import LinearHead
-from mae.stage import Stage, build_data, build_optimization, image_size, open_setting
+from mae.data.sources import Splits
+from mae.defaults import choose_baselines, choose_finetuning
+from mae.models.protocols import PROBES, PROTOCOLS
+from mae.run_folder import RunFolder
+from mae.second_stage.baselines import baseline_config, baseline_table, classify_pixels, earlier_results
+from mae.second_stage.evaluate import prepare_evaluation
+from mae.second_stage.features import prepare_features
+from mae.second_stage.opening import build_classifier, build_encoder, open_checkpoint, open_labelled, require_one_device
+from mae.second_stage.scoring import score
+from mae.second_stage.sweep import Sweep
+from mae.stage import Setting, Stage, build_data, build_optimization, open_setting
 from mae.training.finetuning import FinetuningModule
-from mae.training.summary import model_rows, optimization_rows
-
-PROTOCOLS = ("linear_probe", "finetune")
-
-
-def build_encoder(config: Config, checkpoint: Checkpoint | None) -> tuple[Encoder, LoadReport | None]:
-    """Build the encoder: with the checkpoint's weights, or at random, as the seed decides."""
-    L.seed_everything(config["seed"], verbose=False)
-    drop_path = config["protocol"].get("drop_path", 0.0)
-    if checkpoint is not None:
-        return encoder_from(checkpoint, image_size=image_size(config), drop_path=drop_path)
-    return Encoder(
-        image_size=image_size(config), in_channels=config["data"]["channels"], drop_path=drop_path, **config["model"]
-    ), None
+from mae.training.mixing import BatchAugmentation
+from mae.training.summary import Rows, model_rows, optimization_rows
 
 
-def follow_checkpoint(chooser: Chooser, checkpoint: Checkpoint) -> None:
-    """Take image size, channels, statistics and model from the checkpoint.
-
-    Raises:
-        ValueError: A value that the user gave says otherwise.
-    """
-    encoder = checkpoint.config["encoder"]
-    chooser.fill("data.image_size", encoder["image_size"], "the checkpoint's")
-    chooser.fill("data.channels", encoder["in_channels"], "the checkpoint's")
-    for key in ("mean", "std"):
-        if checkpoint.config.get(f"pixel_{key}") is not None:
-            chooser.fill(f"data.{key}", list(checkpoint.config[f"pixel_{key}"]), "the checkpoint's")
-    given = {
-        f"model.{key}": (chooser.get(f"model.{key}"), encoder[key])
-        for key in ("name", "patch_size", "width", "depth", "heads")
-    }
-    given["data.channels"] = chooser.get("data.channels"), encoder["in_channels"]
-    for key, (wanted, stored) in given.items():
-        if wanted is not None and stored is not None and wanted != stored:
-            raise ValueError(
-                f"{key}={wanted} does not fit the checkpoint {checkpoint.source}, which has {stored}: leave {key} out, or "
-                f"checkpoint=null trains another model from scratch"
-            )
-
-
-def labelled_splits(config: Config) -> Splits:
-    """Open labelled data, with the draw of training labels that the config asks for.
-
-    Raises:
-        ValueError: There are no labels, or fewer than asked for.
-    """
-    splits = load_splits(config["data"])
-    source = config["data"]["source"]
-    if splits.train.labels is None:
-        raise ValueError(
-            f"protocol={config['protocol']['name']} needs labels, and data={source} has none: data=image_folder reads them from "
-            f"folders, train/<class>/"
-        )
-    if len(splits.train.classes) < 2:
-        raise ValueError(f"data={source} has one class, {splits.train.classes[0]!r}: a classifier needs two or more")
-    chosen = few_labels(
-        splits.train.labels, splits.train.classes, config["seed"], config["labels_per_class"], config["label_fraction"]
-    )
-    if len(chosen) == len(splits.train):
-        return splits
-    return Splits(Subset(splits.train, chosen), splits.val, splits.test, splits.origin)
-
-
-def newest_run() -> str:
-    """Return a hint that names the newest pretraining run, where there is one."""
-    runs = sorted(Path("runs/pretrain").glob("*/encoder"), key=lambda path: path.stat().st_mtime)
-    return f", such as checkpoint={runs[-1].parent}" if runs else ""
-
-
-def prepare(config: Config, overrides: Sequence[str] = ()) -> Finetuning:
+def prepare(config: Config, overrides: Sequence[str] = ()) -> Job:
     """Check everything and build every part, before any work starts.
 
     Args:
@@ -105,102 +43,203 @@ def prepare(config: Config, overrides: Sequence[str] = ()) -> Finetuning:
         FileNotFoundError: A folder or checkpoint does not exist.
         ImportError: An extra is needed and not installed.
     """
-    setting = open_setting(config, "finetune", overrides)
-    config, chooser = setting.config, setting.chooser
-    if config["checkpoint"] == "???":
+    stored = RunFolder(Path(config["run_dir"]), resume=True).stored_config if config["run_dir"] else None
+    if config["resume"] and stored and (stored.get("evaluate_only") or _trains_nothing(stored)):
         raise ValueError(
-            f"checkpoint is missing: give a run folder{newest_run()}, or checkpoint=null to start from scratch"
+            f"run_dir={config['run_dir']} holds an evaluation, which cannot be resumed: start it anew in another run_dir"
         )
-    protocol = config["protocol"]
-    if protocol["name"] not in PROTOCOLS:
-        raise ValueError(f"protocol.name={protocol['name']!r} is unknown: choose one of {', '.join(PROTOCOLS)}")
-    frozen = protocol["name"] == "linear_probe"
-    checkpoint = None if config["checkpoint"] is None else read_checkpoint(config["checkpoint"])
+    if config["evaluate_only"]:
+        return prepare_evaluation(config, overrides)
+    if _trains_nothing(config):
+        return prepare_features(config, overrides)
+    return prepare_training(config, overrides)
 
-    splits = labelled_splits(config)
-    look = look_at(splits.train)
-    if checkpoint is not None:
-        follow_checkpoint(chooser, checkpoint)
-    else:
-        choose_images_and_model(chooser, look, setting.machine, load_preset)
-    choose_loading(chooser, look, setting.machine, setting.devices)
-    choose_finetuning(chooser, look.count, setting.machine, setting.shares)
-    if frozen and setting.micro_batch < 2:
+
+def _trains_nothing(config: Config) -> bool:
+    return bool(config.get("protocol", {}).get("name") == "features")
+
+
+def prepare_training(config: Config, overrides: Sequence[str] = ()) -> Finetuning:
+    """Prepare a protocol that trains something; as ``prepare``."""
+    if config["protocol"].get("sweep"):
+        require_one_device(config, "protocol.sweep=true")
+    setting = open_setting(config, "finetune", overrides)
+    config, protocol = setting.config, setting.config["protocol"]
+    if protocol["name"] not in PROTOCOLS:
         raise ValueError(
-            f"batch_size={config['batch_size']} gives a device one image, and the probe's BatchNorm needs two or more"
+            f"protocol.name={protocol['name']!r} is unknown: choose one of {', '.join((*PROTOCOLS, 'features'))}"
         )
+    checkpoint = open_checkpoint(config)
+    splits, look = open_labelled(setting, checkpoint)
+    classes = splits.train.classes
+    choose_finetuning(setting.chooser, look.count, setting.machine, setting.shares)
+    choose_baselines(setting.chooser, look.count, setting.machine)
+    check_batches(setting, look.count)
+    check_classes(setting, classes)
 
     encoder, report = build_encoder(config, checkpoint)
     if config["trainer"]["grad_checkpointing"]:
         encoder.vit.set_grad_checkpointing()
-    classes = splits.train.classes
-    head = LinearHead(encoder.width, len(classes), batch_norm=frozen, init_std=protocol["head_std"])
-    model = Classifier(encoder, head, pool=protocol["pool"], frozen=frozen)
+    model = build_classifier(config, protocol, encoder, len(classes))
     data = build_data(setting, splits, encoder)
     optimization = build_optimization(setting, encoder, data.steps_per_epoch, protocol.get("layer_decay", 1.0))
-    module = FinetuningModule(
-        model,
-        optimization,
-        classes=classes,
-        label_smoothing=protocol.get("label_smoothing", 0.0),
-        seed=config["seed"],
+    augmentation = BatchAugmentation(
+        len(classes),
+        **{key: protocol.get(key) or 0.0 for key in ("mixup", "cutmix", "erasing", "label_smoothing")},
     )
+    module = FinetuningModule(
+        model, protocol, classes, optimization=optimization, augmentation=augmentation, seed=config["seed"]
+    )
+    sweep = Sweep.of(setting, encoder, optimization) if protocol.get("sweep") else None
     if config["trainer"]["compile"]:
         model.compile()
-    trainer, progress = Stage.build_trainer(setting, optimization.total_steps, "val_top1", "max")
+    averaging: list[Callback] = []
+    if protocol.get("ema"):
+        # Not Lightning's EMAWeightAveraging, whose sum of two products moves frozen weights by rounding; this one interpolates.
+        averaging.append(WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(protocol["ema"])))  # type: ignore[no-untyped-call]
+    trainer, progress = Stage.build_trainer(setting, optimization.total_steps, "val_top1", "max", averaging)
 
-    job = Finetuning(setting, data, module, trainer, progress)
-    test = f"test: {len(splits.test):,}, read once, at the end" if splits.test is not None else "no test split"
-    job.show_summary(
-        protocol["name"],
-        [
-            ("data", f"{look}, {len(classes)} classes; validation: {len(splits.val):,}, {splits.origin}; {test}"),
-            (
-                "weights",
-                str(report) if report else "random, and frozen: a baseline" if frozen else "random, from scratch",
-            ),
-            *model_rows(encoder, model),
-            *optimization_rows(
-                optimization, model, config["optim"]["base_lr"], config["batch_size"], setting.micro_batch
-            ),
-        ],
-    )
+    job = Finetuning(setting, data, module, trainer, progress, averaging, sweep, checkpoint is not None)
+    start = str(report) if report else "random, and frozen: a baseline" if protocol["name"] in PROBES else "random"
+    rows: Rows = [
+        ("data", describe_splits(f"{look}, {len(classes)} classes", splits)),
+        ("weights", start),
+        *model_rows(encoder, model),
+        *optimization_rows(optimization, model, config["optim"]["base_lr"], config["batch_size"], setting.micro_batch),
+    ]
+    if sweep is not None:
+        rows.append(("sweep", f"{len(sweep.candidates)} probes side by side, on features extracted once"))
+    if protocol.get("ema") and 1 / (1 - protocol["ema"]) > optimization.total_steps / 2:
+        remembered = round(1 / (1 - protocol["ema"]))
+        rows.append(
+            ("warning", f"protocol.ema={protocol['ema']} remembers {remembered:,} steps, too many for a run this short")
+        )
+    job.show_summary(protocol["name"], rows)
     return job
+
+
+def describe_splits(train: str, splits: Splits) -> str:
+    """Return the splits in words."""
+    test = f"test: {len(splits.test):,}, read once, at the end" if splits.test is not None else "no test split"
+    return f"{train}; validation: {len(splits.val):,}, {splits.origin}; {test}"
+
+
+def check_batches(setting: Setting, count: int) -> None:
+    """Raise a ValueError where the protocol cannot work with the batches of a device; ``count`` images are there."""
+    protocol, size, micro = setting.config["protocol"], setting.config["batch_size"], setting.micro_batch
+    if (protocol.get("batch_norm") or protocol.get("sweep")) and micro < 2:
+        raise ValueError(f"batch_size={size} gives a device one image, and the probe's BatchNorm needs two or more")
+    mixed = [f"protocol.{key}={protocol[key]}" for key in ("mixup", "cutmix") if protocol.get(key)]
+    if mixed and micro % 2:
+        even = size + setting.shares if size + setting.shares <= count else size - setting.shares
+        raise ValueError(
+            f"batch_size={size} gives a device {micro} images at a time, and {mixed[0]} mixes pairs: "
+            f"choose batch_size={even}, or {mixed[0].partition('=')[0]}=0"
+        )
+
+
+def check_classes(setting: Setting, classes: Sequence[str]) -> None:
+    """Raise a ValueError where the run that is to go on has a head of other classes."""
+    path = setting.folder.last_checkpoint
+    if path is None:
+        return
+    stored = read_pickle(path)["hyper_parameters"]["classes"]
+    if list(classes) != list(stored):
+        other = sorted(set(classes) ^ set(stored))
+        raise ValueError(
+            f"the head in {path} has {len(stored)} classes, and data={setting.config['data']['source']} now has {len(classes)}; "
+            f"{other[0]!r} is in one of them alone: resume on the data that the run was started with, or start a new run"
+        )
 
 
 @dataclass
 class Finetuning(Stage):
-    """A probe or a fine-tuning, ready to go."""
+    """A probe or a fine-tuning, ready to go.
+
+    Attributes:
+        averaging: The callback that averages the weights, where the protocol does.
+        sweep: What to try, where many linear probes are trained in one pass.
+        pretrained: Whether the encoder started from a checkpoint.
+    """
 
     module: FinetuningModule
+    averaging: list[Callback]
+    sweep: Sweep | None
+    pretrained: bool
 
     def run(self) -> Mapping[str, Any]:
-        """Train, choose the best epoch on validation, read the test split once; return the results."""
-        self.fit()
+        """Train, choose the best epoch on validation, score the test split once, then the baselines; return the results."""
+        config, protocol = self.setting.config, self.setting.config["protocol"]
         best = self.setting.folder.path / "checkpoints" / "best.ckpt"
-        where: dict[str, Any] = {"datamodule": self.data, "ckpt_path": best, "weights_only": True, "verbose": False}
-        (scores,) = self.trainer.validate(self.module, **where)
-        if self.data.splits.test is not None:
-            scores = {**scores, **self.trainer.test(self.module, **where)[0]}
-        if not self.trainer.is_global_zero:
-            return {}
+        if self.sweep is None:
+            self.fit()
+            # The checkpoint holds the averaged weights already: the callback would swap them for others.
+            for callback in self.averaging:
+                self.trainer.callbacks.remove(callback)  # type: ignore[attr-defined]
+        else:
+            self.module = self.sweep.run(self)
+        (validated,) = self.trainer.validate(
+            self.module, datamodule=self.data, ckpt_path=best, weights_only=True, verbose=False
+        )
+        scored = score(self.trainer, self.module, self.data, self.setting.folder.path, best)
         labels = self.data.splits.train.labels
         assert labels is not None, "labelled_splits() refuses data without labels"
-        results = {
+        results: dict[str, Any] = {
             "stage": "finetune",
-            "protocol": self.setting.config["protocol"]["name"],
-            **scores,
-            "epochs": self.setting.config["epochs"],
+            "protocol": protocol["name"],
+            **validated,
+            **(scored.results if scored else {}),
+            "epochs": config["epochs"],
             "labelled_images": len(labels),
             "largest_class_share": float(np.bincount(labels).max() / len(labels)),
             "parameters": sum(parameter.numel() for parameter in self.module.model.parameters()),
+            "trained_parameters": _count(self.module.model),
+            **(self.sweep.results if self.sweep else {}),
         }
-        return self.finish(self.module.model.encoder, results, [_verdict(results)])
+        results |= self.run_baselines()
+        if scored is None:
+            return {}
+        return self.finish(
+            self.module.model.encoder,
+            results,
+            verdicts(results, scored.split),
+            tables=[baseline_table(results, scored.split, self.pretrained), *scored.tables],
+            figures=[*scored.figures, *(self.sweep.figures if self.sweep else ())],
+        )
+
+    def run_baselines(self) -> dict[str, float]:
+        """Return the accuracies that the result stands beside, where the config asks for them."""
+        config = self.setting.config
+        if not config["baselines"]:
+            return {}
+        self.say("measuring the baselines: raw pixels" + (", random weights" if self.pretrained else ""), style="dim")
+        accuracies = classify_pixels(self.module, self.data)
+        if self.pretrained:
+            other = baseline_config(self.setting, self.module.model.encoder)
+            results = (earlier_results(other) if config["resume"] else None) or prepare_training(other).run()
+            split = self.data.scored[0]
+            if results:  # the first process alone has them
+                accuracies["random_top1"] = results[f"{split}_top1"]
+        return accuracies
 
 
-def _verdict(results: Mapping[str, Any]) -> str:
-    split, accuracy = ("test", results["test_top1"]) if "test_top1" in results else ("validation", results["val_top1"])
-    return (
-        f"{results['protocol']} on {results['labelled_images']:,} labelled images: {split} accuracy {accuracy:.1%}; "
+def _count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def verdicts(results: Mapping[str, Any], split: str) -> list[str]:
+    """Return sentences on a result: how good it is, and whether pretraining helped."""
+    accuracy = results[f"{split}_top1"]
+    sentences = [
+        f"{results['protocol']} on {results['labelled_images']:,} labelled images: "
+        f"{'test' if split == 'test' else 'validation'} accuracy {accuracy:.1%}; "
         f"always naming the commonest class would score about {results['largest_class_share']:.1%}."
-    )
+    ]
+    if "pixels_top1" in results:
+        random = f"from random weights {results['random_top1']:.1%}; " if "random_top1" in results else ""
+        sentences.append(f"Beside it: {random}logistic regression on raw pixels {results['pixels_top1']:.1%}.")
+    if results.get("random_top1", 0) > accuracy:
+        sentences.append(
+            "The pretrained weights did worse than random ones: pretrain longer, or try other learning rates (optim.base_lr)."
+        )
+    return sentences

@@ -18,13 +18,21 @@ from mae.data.sources import Splits
 from mae.defaults import Chooser, Machine
 from mae.models.encoder import Encoder
 from mae.optim.schedule import scaled_lr
-from mae.report.page import write_run_report
+from mae.report.page import Figure, write_run_report
+from mae.report.tables import Table
 from mae.run_folder import RunFolder, choose_run_folder, shared_with_children
 from mae.training.loggers import create_loggers
 from mae.training.optimization import Optimization
 from mae.training.progress import TrainingProgress
 from mae.training.summary import Rows, show_summary
-from mae.training.trainer import chosen_precision, count_devices, create_trainer, has_accelerator, micro_batch
+from mae.training.trainer import (
+    chosen_precision,
+    count_devices,
+    create_evaluator,
+    create_trainer,
+    has_accelerator,
+    micro_batch,
+)
 
 
 @dataclass
@@ -46,6 +54,17 @@ class Setting:
     machine: Machine
     chooser: Chooser
     console: Console
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is to be printed."""
+        return not self.config["trainer"]["progress"]
+
+    def say(self, *lines: str, style: str | None = None) -> None:
+        """Print lines, unless the run is quiet."""
+        if not self.quiet:
+            for line in lines:
+                self.console.print(line, style=style, highlight=False, soft_wrap=True)
 
     @property
     def shares(self) -> int:
@@ -103,6 +122,7 @@ def build_data(setting: Setting, splits: Splits, encoder: Encoder) -> ImageData:
         flip=options["flip"],
         num_workers=options["num_workers"],
         seed=setting.config["seed"],
+        rand_augment=setting.config.get("protocol", {}).get("rand_augment") or 0,
     )
     if options["mean"] is None or options["std"] is None:
         options["mean"], options["std"] = (list(values) for values in data.measure_pixels())
@@ -131,6 +151,33 @@ def build_optimization(
     )
 
 
+def build_evaluator(setting: Setting) -> L.Trainer:
+    """Return a trainer that trains nothing and writes nothing."""
+    return create_evaluator(setting.config["trainer"], show_progress=not setting.quiet and setting.console.is_terminal)
+
+
+def write_run(
+    setting: Setting,
+    results: Mapping[str, Any],
+    verdicts: Sequence[str],
+    *,
+    tables: Sequence[Table] = (),
+    figures: Sequence[Figure] = (),
+) -> None:
+    """Write results.json and report.html, and say what they hold."""
+    setting.folder.write_json("results.json", results)
+    report = write_run_report(
+        setting.folder.path,
+        setting.config,
+        results,
+        verdicts,
+        [str(choice) for choice in setting.chooser.choices],
+        tables=tables,
+        figures=figures,
+    )
+    setting.say(*verdicts, f"report   {report}")
+
+
 @dataclass
 class Stage:
     """A run whose every part is built.
@@ -155,7 +202,7 @@ class Stage:
     ) -> tuple[L.Trainer, TrainingProgress]:
         """Return the trainer, and the progress that it shows."""
         config = setting.config
-        progress = TrainingProgress(setting.console, quiet=not config["trainer"]["progress"])
+        progress = TrainingProgress(setting.console, quiet=setting.quiet)
         trainer = create_trainer(
             config["trainer"],
             folder=setting.folder.path,
@@ -179,7 +226,7 @@ class Stage:
             rows.append(
                 ("resume", "there is nothing to resume: starts anew" if step is None else f"goes on from step {step:,}")
             )
-        if self.trainer.is_global_zero and not self.progress.quiet:
+        if self.trainer.is_global_zero and not setting.quiet:
             show_summary(setting.console, f"{title} in {setting.folder.path}", rows, setting.chooser.choices)
 
     def fit(self) -> None:
@@ -192,24 +239,27 @@ class Stage:
         self.trainer.save_checkpoint(folder.path / "checkpoints" / "last.ckpt")
         self.trainer.loggers = []  # what follows belongs to results.json, not to the curves
 
-    def finish(self, encoder: Encoder, results: Mapping[str, Any], verdicts: Sequence[str]) -> Mapping[str, Any]:
+    def finish(
+        self,
+        encoder: Encoder,
+        results: Mapping[str, Any],
+        verdicts: Sequence[str],
+        *,
+        tables: Sequence[Table] = (),
+        figures: Sequence[Figure] = (),
+    ) -> Mapping[str, Any]:
         """Write the encoder, results.json and report.html; return the results."""
-        setting = self.setting
-        folder, clock = setting.folder, self.progress.clock
+        folder, clock = self.setting.folder, self.progress.clock
         results = {**folder.earlier_results(), **results}
         if clock.images:  # a resume of a finished run trains nothing, and keeps what was measured
             results["images_per_second"] = clock.images_per_second
             results["waiting_share"] = clock.waiting_share
             results["seconds"] = time.perf_counter() - self._began
         save(encoder, folder.path / "encoder")
-        folder.write_json("results.json", results)
-        choices = [str(choice) for choice in setting.chooser.choices]
-        report = write_run_report(folder.path, setting.config, results, verdicts, choices)
-        self.say(*verdicts, f"encoder  {folder.path / 'encoder'}", f"report   {report}")
+        write_run(self.setting, results, verdicts, tables=tables, figures=figures)
+        self.say(f"encoder  {folder.path / 'encoder'}")
         return results
 
     def say(self, *lines: str, style: str | None = None) -> None:
         """Print lines, unless the run is quiet."""
-        if not self.progress.quiet:
-            for line in lines:
-                self.setting.console.print(line, style=style, highlight=False, soft_wrap=True)
+        self.setting.say(*lines, style=style)

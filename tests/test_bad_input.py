@@ -447,3 +447,180 @@ def test_fewer_validation_images_than_devices(refused: Refuse, tmp_path: Path) -
         Image.fromarray(image).save(tmp_path / "few" / f"{number}.png")
     message = refused("pretrain", "data=folder", "data.root=few", "batch_size=2", "trainer.devices=2")
     assert "1 validation images are fewer than the 2 devices" in message
+
+
+def write_classes(root: Path, **counts: int) -> tuple[str, str]:
+    """Write a folder of so many images for each class; return what names it."""
+    for number, (name, count) in enumerate(counts.items()):
+        (root / name).mkdir(parents=True)
+        for image in range(count):
+            write_image(root / name / f"{image:02}.png", seed=100 * number + image)
+    return "data=image_folder", f"data.root={root.parent if root.name in ('train', 'val', 'test') else root}"
+
+
+@pytest.mark.parametrize(("split", "said"), [("val", "validation"), ("test", "test")])
+@pytest.mark.parametrize("protocol", ["linear_probe", "features"])
+def test_a_class_that_training_lacks(refused: Refuse, tmp_path: Path, split: str, said: str, protocol: str) -> None:
+    data = write_classes(tmp_path / "data" / "train", ant=5, bee=0, cat=5)
+    write_classes(tmp_path / "data" / split, ant=2, bee=2, cat=2)
+    message = refused("finetune", "checkpoint=null", f"protocol={protocol}", *data)
+    assert message == (f"the class 'bee' has images for {said} and none for training: add some, or leave the class out")
+
+
+def test_a_class_folder_that_training_has_not(refused: Refuse, tmp_path: Path) -> None:
+    data = write_classes(tmp_path / "data" / "train", ant=5, bee=5)
+    write_classes(tmp_path / "data" / "test", ant=2, wasp=2)
+    assert "has the class 'wasp', which" in refused("finetune", "checkpoint=null", *data)
+
+
+def test_a_class_whose_only_image_is_held_out(refused: Refuse, tmp_path: Path) -> None:
+    # Where each class gives its share to validation, the only image of one may be drawn.
+    lonely = {f"class_{number:02}": 1 for number in range(20)}
+    data = write_classes(tmp_path / "data", **lonely)
+    message = refused("finetune", "checkpoint=null", *data)
+    assert "has images for validation and none for training: add some, or leave the class out" in message
+    assert "'class_" in message
+
+
+@pytest.mark.parametrize("protocol", ["linear_probe", "features"])
+def test_several_class_folders_and_images_of_one_alone(refused: Refuse, tmp_path: Path, protocol: str) -> None:
+    data = write_classes(tmp_path / "data" / "train", ant=12, bee=0)
+    message = refused("finetune", "checkpoint=null", f"protocol={protocol}", *data)
+    assert "'ant'" in message or "'bee'" in message
+
+
+def test_more_labels_than_one_of_the_classes_has(refused: Refuse, tmp_path: Path) -> None:
+    data = write_classes(tmp_path / "data" / "train", ant=9, bee=4, cat=9)
+    write_classes(tmp_path / "data" / "val", ant=1, bee=1, cat=1)
+    message = refused("finetune", "checkpoint=null", "labels_per_class=5", *data)
+    assert message == (
+        "the class 'bee' has 4 training images, fewer than the 5 asked for: labels_per_class=4 is the most that every class "
+        "can give"
+    )
+
+
+@pytest.mark.parametrize("mixed", ["protocol.mixup=0.8", "protocol.cutmix=1"])
+def test_an_odd_batch_that_is_to_be_mixed(refused: Refuse, mixed: str) -> None:
+    overrides = ("checkpoint=null", "protocol=finetune", "labels_per_class=4", mixed)
+    message = refused("finetune", *overrides, "batch_size=25")
+    key, value = mixed.split("=")
+    assert message == (
+        f"batch_size=25 gives a device 25 images at a time, and {key}={float(value):g} mixes pairs: choose batch_size=26, or "
+        f"{key}=0"
+    )
+    message = refused("finetune", *overrides, "batch_size=30", "trainer.accumulate=2")
+    assert "batch_size=30 gives a device 15 images at a time" in message
+    assert "choose batch_size=32" in message
+    job("finetune", None, *ENCODER, *overrides, "batch_size=32", "trainer.accumulate=2")
+
+
+def test_an_odd_number_of_labels_that_are_to_be_mixed(tmp_path: Path) -> None:
+    # Nobody asked for the batch of 9, and 10 images there are not.
+    data = write_classes(tmp_path / "data" / "train", ant=5, bee=5, cat=5)
+    overrides = ("checkpoint=null", "protocol=finetune", "labels_per_class=3", "protocol.mixup=0.8", *data)
+    try:
+        job("finetune", None, *ENCODER, *overrides)
+    except ValueError as error:
+        remedy = str(error).partition("choose ")[2].partition(",")[0]
+        job("finetune", None, *ENCODER, *overrides, remedy)
+
+
+def test_batches_of_one_image_under_batch_norm(refused: Refuse) -> None:
+    for overrides in (("batch_size=1",), ("batch_size=4", "trainer.accumulate=4")):
+        message = refused("finetune", "checkpoint=null", "labels_per_class=2", *overrides)
+        assert message.startswith(overrides[0])
+        assert "one image, and the probe's BatchNorm needs two or more" in message
+
+
+@pytest.mark.parametrize("blocks", ["0.3", "1.5", "7", "0.75"])
+def test_blocks_that_are_not_there(refused: Refuse, run: Path, blocks: str) -> None:
+    message = refused("finetune", f"checkpoint={run}", "protocol=partial_finetune", f"protocol.blocks={blocks}")
+    assert message == (
+        f"protocol.blocks={blocks} cannot be tuned: the encoder has 1 blocks, so choose a multiple of 0.5 from 0.5 (the last "
+        f"MLP) to 1"
+    )
+
+
+def test_no_blocks_to_tune(refused: Refuse, run: Path) -> None:
+    message = refused("finetune", f"checkpoint={run}", "protocol=partial_finetune", "protocol.blocks=0")
+    assert "protocol.blocks=0 tunes nothing: protocol=linear_probe does that" in message
+    message = refused("finetune", f"checkpoint={run}", "protocol=partial_finetune", "protocol.blocks=-1")
+    assert "protocol.blocks=-1 is less than 0" in message
+
+
+def test_a_resume_on_data_of_other_classes(tmp_path: Path) -> None:
+    train = tmp_path / "data" / "train"
+    overrides = (*ENCODER, "checkpoint=null", "data.num_workers=0", *write_classes(train, ant=12, bee=12))
+    job("finetune", tmp_path / "run", *overrides).run()
+    write_classes(train, cat=12)
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match="the head in") as raised:
+        job("finetune", tmp_path / "run", *overrides, "resume=true")
+    assert str(raised.value) == (
+        f"the head in {tmp_path / 'run' / 'checkpoints' / 'last.ckpt'} has 2 classes, and data=image_folder now has 3: resume on "
+        f"the data that the run was started with, or start a new run"
+    )
+    assert contents(tmp_path) == before
+
+
+def test_a_resume_on_as_many_classes_of_other_names(tmp_path: Path) -> None:
+    # It would go on, and call a cat a bee.
+    train = tmp_path / "data" / "train"
+    overrides = (*ENCODER, "checkpoint=null", "data.num_workers=0", *write_classes(train, ant=12, bee=12))
+    job("finetune", tmp_path / "run", *overrides).run()
+    (train / "bee").rename(train / "cat")
+    with pytest.raises(ValueError, match="the head in") as raised:
+        job("finetune", tmp_path / "run", *overrides, "resume=true")
+    # "has 2 classes, and now has 2" would leave a person with nothing to look for.
+    assert "'bee'" in str(raised.value) or "'cat'" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("protocol=linear",), "protocol=linear does not exist: did you mean linear_probe?"),
+        (("protocol.name=linear",), "protocol.name='linear' is unknown: choose one of linear_probe, mlp_probe, "),
+        (
+            ("protocol=mlp_probe", "protocol.activation=swish"),
+            "protocol.activation='swish' is unknown: choose one of relu, gelu, tanh",
+        ),
+        (
+            ("protocol=attentive_probe", "protocol.heads=5"),
+            "protocol.heads=5 does not divide the encoder's width of 32",
+        ),
+        (("protocol=finetune", "protocol.ema=1"), "protocol.ema=1 is more than 0.999999"),
+        (("protocol=finetune", "protocol.rand_augment=11"), "protocol.rand_augment=11 is more than 10"),
+        (("protocol=finetune", "protocol.erasing=2"), "protocol.erasing=2 is more than 1"),
+        (("protocol=finetune", "protocol.mixup=-1"), "protocol.mixup=-1 is less than 0"),
+        (
+            ("protocol.sweep=true", "protocol.sweep_factors=[]"),
+            "protocol.sweep_factors=[] must be one or more positive numbers",
+        ),
+        (
+            ("protocol.sweep=true", "protocol.sweep_factors=[1,-3]"),
+            "protocol.sweep_factors=[1, -3] must be one or more positive numbers",
+        ),
+        (("protocol.sweep_factors=many",), "protocol.sweep_factors=many is not a list of numbers"),
+        (
+            ("protocol.sweep=true", "optim.clip_norm=1"),
+            "protocol.sweep=true clips no gradients: leave optim.clip_norm out",
+        ),
+        (("protocol.sweep=perhaps",), "protocol.sweep=perhaps is neither true nor false"),
+        (("protocol=mlp_probe", "protocol.sweep=true"), "protocol.sweep is not an option here"),
+        (("protocol.pool=all",), "protocol.pool"),
+        (("protocol=finetune", "protocol.pool=all"), "protocol.pool"),
+        (("protocol=features", "protocol.pool=all"), "protocol.pool"),
+        (("baselines=perhaps",), "baselines=perhaps is neither true nor false"),
+        (("protocol=features", "protocol.draws=0"), "protocol.draws=0 is less than 1"),
+        (("protocol=features", "protocol.draws=few"), "protocol.draws='few' is not a whole number"),
+    ],
+)
+def test_a_protocol_that_means_nothing(refused: Refuse, run: Path, overrides: tuple[str, ...], message: str) -> None:
+    assert message in refused("finetune", f"checkpoint={run}", *overrides)
+
+
+def test_an_evaluation_of_nothing(refused: Refuse) -> None:
+    message = "evaluate_only=true needs a finished classifier: checkpoint=RUN, the folder of a second-stage run"
+    assert refused("finetune", "evaluate_only=true", "checkpoint=null") == message
+    with pytest.raises(ValueError, match="evaluate_only=true needs a finished classifier"):
+        job("finetune", None, "evaluate_only=true")

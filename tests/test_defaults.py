@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from mae.data.look import Look
 from mae.defaults import (
     Chooser,
     Machine,
+    choose_baselines,
     choose_finetuning,
     choose_images_and_model,
     choose_loading,
@@ -196,16 +199,33 @@ def test_images_in_memory_need_no_workers_on_a_cpu() -> None:
     assert chosen(DIGITS, LAPTOP)[0]["data.num_workers"] == 0
 
 
+@functools.cache
+def composed(protocol: str) -> dict[str, Any]:
+    return compose("finetune", ["checkpoint=null", f"protocol={protocol}"])
+
+
+def second_stage(count: int, machine: Machine, protocol: str = "linear_probe", **given: Any) -> dict[str, Any]:
+    """Return the config that the rules complete for so many labelled images, flat; ``optim__name`` is optim.name."""
+    chooser = Chooser(copy.deepcopy(composed(protocol)))
+    for key, value in given.items():
+        group, _, leaf = key.rpartition("__")
+        (chooser.config[group] if group else chooser.config)[leaf] = value
+    choose_finetuning(chooser, count, machine)
+    choose_baselines(chooser, count, machine)
+    return leaves(chooser.config)
+
+
 @pytest.mark.parametrize("count", [2, 50, 999, 1000, 54_000])
-@pytest.mark.parametrize("protocol", ["linear_probe", "finetune"])
+@pytest.mark.parametrize("protocol", ["linear_probe", "mlp_probe", "attentive_probe", "partial_finetune", "finetune"])
 @pytest.mark.parametrize("machine", [LAPTOP, SERVER])
 def test_finetuning_choices_fit_the_labels(count: int, protocol: str, machine: Machine) -> None:
-    chooser = Chooser(compose("finetune", [f"protocol={protocol}"]))
-    choose_finetuning(chooser, count, machine)
-    config = chooser.config
+    config = second_stage(count, machine, protocol)
     # BatchNorm in the probe needs two images a batch.
     assert 2 <= config["batch_size"] <= count
-    assert config["epochs"] % config["trainer"]["validate_every"] == 0
+    assert config["epochs"] % config["trainer.validate_every"] == 0
+    assert {key for key, value in config.items() if value is None and key.startswith(("protocol.", "optim."))} <= {
+        *("optim.clip_norm", "protocol.hidden", "protocol.heads")
+    }
 
 
 def test_finetuning_keeps_what_is_given() -> None:
@@ -213,6 +233,107 @@ def test_finetuning_keeps_what_is_given() -> None:
     choose_finetuning(chooser, 500, LAPTOP)
     config = leaves(chooser.config)
     assert [config[key] for key in ("batch_size", "epochs", "optim.base_lr", "optim.warmup_epochs")] == [10, 3, 0.5, 1]
+
+
+def reach(config: dict[str, Any], count: int) -> float:
+    """Return the sum of the learning rates of all steps, at the peak."""
+    steps = config["epochs"] * count / config["batch_size"]
+    return float(steps * config["optim.base_lr"] * config["batch_size"] / 256)
+
+
+def test_a_linear_probe_of_imagenet_is_the_papers() -> None:
+    config = second_stage(1_281_167, SERVER)
+    assert (config["optim.name"], config["optim.base_lr"], config["epochs"]) == ("lars", 0.1, 90)
+    # Ten epochs of a CPU are steps enough too.
+    assert second_stage(1_281_167, LAPTOP)["optim.base_lr"] == 0.1
+
+
+@pytest.mark.parametrize("machine", [LAPTOP, SERVER])
+@pytest.mark.parametrize("count", [2, 200, 50_000])
+def test_lars_gets_as_far_with_few_images(count: int, machine: Machine) -> None:
+    config = second_stage(count, machine)
+    assert config["optim.base_lr"] > 0.1
+    assert reach(config, count) == pytest.approx(2500, rel=0.05)  # two digits are kept
+
+
+def test_how_far_lars_gets_does_not_depend_on_the_batch() -> None:
+    rates = {second_stage(20_000, SERVER, batch_size=batch)["optim.base_lr"] for batch in (64, 256, 1024)}
+    assert len(rates) == 1
+
+
+def test_the_digits_need_a_greater_rate_than_the_papers() -> None:
+    config = second_stage(1293, LAPTOP)
+    assert config["epochs"] == 90
+    assert config["optim.base_lr"] == pytest.approx(2500 * 256 / (90 * 1293), rel=0.02)
+    assert config["optim.base_lr"] > 30 * 0.1
+
+
+@pytest.mark.parametrize(
+    ("epochs", "batch", "capped"), [(1, 256, True), (20, 256, True), (30, 256, False), (90, 1024, True)]
+)
+def test_the_rate_of_lars_is_not_raised_without_end(epochs: int, batch: int, capped: bool) -> None:
+    # Above 20 a step changes a fifth of the weights and more; 125 steps at 20 get as far as is needed.
+    config = second_stage(1293, LAPTOP, epochs=epochs, batch_size=batch)
+    peak = config["optim.base_lr"] * batch / 256
+    assert (peak == pytest.approx(20, rel=0.03)) is capped
+    assert peak < 20.6
+
+
+def test_other_optimizers_of_a_probe_keep_their_own_rates() -> None:
+    rates = {
+        name: second_stage(1293, LAPTOP, optim__name=name, batch_size=256)["optim.base_lr"] for name in ("adamw", "sgd")
+    }
+    assert rates == {"adamw": 0.02, "sgd": 0.1}
+    for protocol in ("mlp_probe", "attentive_probe", "partial_finetune", "finetune"):
+        config = second_stage(1293, LAPTOP, protocol, batch_size=256)
+        assert (config["optim.name"], config["optim.base_lr"]) == ("adamw", 0.001)
+
+
+PAPER = {"mixup": 0.8, "cutmix": 1.0, "rand_augment": 9, "erasing": 0.25}
+
+
+@pytest.mark.parametrize("protocol", ["finetune", "partial_finetune"])
+@pytest.mark.parametrize(
+    ("count", "epochs", "strong"), [(10_000, 50, True), (1_281_167, 100, True), (9_999, 50, False), (10_000, 49, False)]
+)
+def test_many_images_and_epochs_get_the_augmentation_of_the_paper(
+    protocol: str, count: int, epochs: int, strong: bool
+) -> None:
+    config = second_stage(count, SERVER, protocol, epochs=epochs)
+    assert {key: config[f"protocol.{key}"] for key in PAPER} == (PAPER if strong else dict.fromkeys(PAPER, 0))
+
+
+def test_augmentation_that_is_given_is_kept() -> None:
+    few = second_stage(100, LAPTOP, "finetune", protocol__mixup=0.4)
+    assert [few[f"protocol.{key}"] for key in PAPER] == [0.4, 0, 0, 0]
+    many = second_stage(100_000, SERVER, "finetune", protocol__mixup=0, protocol__cutmix=0.0)
+    assert [many[f"protocol.{key}"] for key in PAPER] == [0, 0, 9, 0.25]
+
+
+@pytest.mark.parametrize("protocol", ["linear_probe", "mlp_probe", "attentive_probe"])
+def test_a_probe_is_not_augmented_and_has_baselines(protocol: str) -> None:
+    for count, machine in ((100, LAPTOP), (1_281_167, SERVER)):
+        config = second_stage(count, machine, protocol)
+        assert config["baselines"] is True
+        assert not [key for key in PAPER if config.get(f"protocol.{key}")]
+
+
+@pytest.mark.parametrize("protocol", ["finetune", "partial_finetune"])
+@pytest.mark.parametrize(
+    ("machine", "count", "epochs", "wanted"),
+    [
+        (LAPTOP, 5_000, 100, True),
+        (LAPTOP, 5_001, 100, False),
+        (SERVER, 50_000, 100, True),
+        (SERVER, 50_001, 100, False),
+    ],
+)
+def test_a_long_finetuning_is_not_doubled_unasked(
+    protocol: str, machine: Machine, count: int, epochs: int, wanted: bool
+) -> None:
+    assert second_stage(count, machine, protocol, epochs=epochs)["baselines"] is wanted
+    for answer in (True, False):
+        assert second_stage(count, machine, protocol, epochs=epochs, baselines=answer)["baselines"] is answer
 
 
 @pytest.mark.parametrize("shares", [2, 3, 7])

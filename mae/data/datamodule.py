@@ -121,6 +121,7 @@ class ImageData(L.LightningDataModule):
         flip: Whether training images are mirrored half the time.
         num_workers: Processes that decode; 0 decodes in the training process.
         seed: Order, crops and flips are functions of (seed, epoch, index).
+        rand_augment: Magnitude of RandAugment on training images; 0 is off.
 
     Raises:
         ValueError: There are fewer training images than one batch.
@@ -138,6 +139,7 @@ class ImageData(L.LightningDataModule):
         flip: bool,
         num_workers: int,
         seed: int,
+        rand_augment: int = 0,
     ) -> None:
         super().__init__()
         count = len(splits.train)
@@ -151,7 +153,7 @@ class ImageData(L.LightningDataModule):
         self.micro_batch = micro_batch
         self.num_workers = num_workers
         self.seed = seed
-        self.train_transform = TrainTransform(image_size, min_scale, flip)
+        self.train_transform = TrainTransform(image_size, min_scale, flip, rand_augment)
         # ImageNet's custom for photographs is to cut an eighth off; small images have no border to spare.
         self.eval_transform = EvalTransform(image_size, share=0.875 if min(image_size) >= 112 else 1.0)
 
@@ -177,9 +179,13 @@ class ImageData(L.LightningDataModule):
         return self.evaluation_loader(self.splits.val, shard=True, keep=True)
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Return test batches of this rank."""
-        assert self.splits.test is not None, "asked for a test split that the data do not have"
-        return self.evaluation_loader(self.splits.test, shard=True)
+        """Return batches of the split that is scored, of this rank."""
+        return self.evaluation_loader(self.scored[1], shard=True)
+
+    @property
+    def scored(self) -> tuple[str, Source]:
+        """Name and source of the split that has the last word: ``test``, or ``val`` where the data have no test split."""
+        return ("val", self.splits.val) if self.splits.test is None else ("test", self.splits.test)
 
     def evaluation_loader(
         self, source: Source, *, most: int | None = None, shard: bool = False, keep: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -31,6 +31,11 @@ def measure_pixels(images: Iterable[Tensor]) -> tuple[tuple[float, ...], tuple[f
     return tuple(round(value, 6) for value in mean.tolist()), tuple(
         round(max(value, 1e-3), 6) for value in std.tolist()
     )
+
+
+def pixel_tensors(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation per channel as (C, 1, 1), which is what ``standardize`` takes."""
+    return torch.tensor(mean).view(-1, 1, 1), torch.tensor(std).view(-1, 1, 1)
 
 
 def standardize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ import random
 import torch.nn.functional as F
 from torch import Tensor
 
+from mae.data.augment import RandAugment
+
 
 def resized_crop(image: Tensor, top: int, left: int, height: int, width: int, size: tuple[int, int]) -> Tensor:
     """Cut a window out of uint8 (C, H, W) and resize it, bicubic and antialiased.
@@ -19,27 +21,32 @@ def resized_crop(image: Tensor, top: int, left: int, height: int, width: int, si
 
 
 class TrainTransform:
-    """Random resized crop and flip, as MAE pretrains: (C, H, W) of any size to (C, *image_size), uint8.
+    """Random resized crop and flip, as MAE pretrains, and RandAugment: (C, H, W) of any size to (C, *image_size), uint8.
 
     Args:
         image_size: (H, W) in pixels.
         min_scale: Smallest share of the image's area that a crop holds; the paper's is 0.2. With 1 the whole image is kept,
             less what the shape cuts off.
         flip: Whether half the images are mirrored left to right.
+        rand_augment: Magnitude of RandAugment, for fine-tuning; 0 is off.
     """
 
-    def __init__(self, image_size: tuple[int, int], min_scale: float = 0.2, flip: bool = True) -> None:
+    def __init__(
+        self, image_size: tuple[int, int], min_scale: float = 0.2, flip: bool = True, rand_augment: int = 0
+    ) -> None:
         if not 0 < min_scale <= 1:
             raise ValueError(f"data.min_scale={min_scale} is no share of an image's area: choose a number in (0, 1]")
         self.image_size = image_size
         self.min_scale = min_scale
         self.flip = flip
+        self.augment = RandAugment(rand_augment) if rand_augment else None
 
     def __call__(self, image: Tensor, rng: random.Random) -> Tensor:
-        """Transform an image; the crop and the flip are functions of the generator alone."""
+        """Transform an image; all that is drawn is a function of the generator alone."""
         top, left, height, width = self.draw_crop(image.shape[-2], image.shape[-1], rng)
         image = resized_crop(image, top, left, height, width, self.image_size)
-        return image.flip(-1) if self.flip and rng.random() < 0.5 else image
+        image = image.flip(-1) if self.flip and rng.random() < 0.5 else image
+        return image if self.augment is None else self.augment(image, rng)
 
     def draw_crop(self, height: int, width: int, rng: random.Random) -> tuple[int, int, int, int]:
         """Return (top, left, height, width): area share in (min_scale, 1), aspect in (3/4, 4/3) of the wanted one."""

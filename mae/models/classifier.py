@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from mae.models.encoder import Encoder
+from mae.models.tuning import freeze_all_but
 
-POOLINGS = ("mean", "token")
+POOLINGS = ("mean", "token", "all")
 
 
 def pool_tokens(tokens: Tensor, prefix: int, pool: str) -> Tensor:
-    """Pool (B, prefix + L, D) to (B, D): ``mean`` of the patch tokens, or the class ``token``."""
+    """Pool (B, prefix + L, D) to (B, D): ``mean`` of the patch tokens, or the class ``token``; ``all`` leaves them."""
+    if pool == "all":
+        return tokens
     return tokens[:, 0] if pool == "token" else tokens[:, prefix:].mean(dim=1)
 
 
@@ -20,45 +22,42 @@ class Classifier(nn.Module):
 
     Args:
         encoder: Every patch is seen; nothing is masked.
-        head: (B, D) to (B, K).
-        pool: ``mean`` over the patch tokens or the class ``token``.
-        frozen: The encoder gets no gradient and stays in eval mode, whatever ``train()`` says.
+        head: (B, D) to (B, K), or with ``pool="all"`` (B, prefix + L, D) to (B, K).
+        pool: ``mean`` over the patch tokens, the class ``token``, or ``all`` tokens for a head that pools itself.
+        blocks: How many of the last blocks learn: None all of the encoder, 0 nothing of it; see freeze_all_but.
 
-    A fine-tuned encoder with mean pooling pools first and normalises then, and its last norm starts afresh, as in the
+    An encoder that learns, with mean pooling, pools first and normalises then, and its last norm starts afresh, as in the
     paper's released recipe. A frozen one normalises first, as it was trained.
 
     Raises:
-        ValueError: The pooling is unknown, or asks for a class token that the encoder lacks.
+        ValueError: The pooling is unknown, or asks for a class token that the encoder lacks; or the blocks are not there.
     """
 
-    def __init__(self, encoder: Encoder, head: nn.Module, *, pool: str = "mean", frozen: bool = False) -> None:
+    def __init__(self, encoder: Encoder, head: nn.Module, *, pool: str = "mean", blocks: float | None = None) -> None:
         super().__init__()
         check_pool(encoder, pool)
         self.encoder = encoder
         self.head = head
         self.pool = pool
-        self.frozen = frozen
-        if frozen:
-            encoder.requires_grad_(False).eval()
-        else:
-            encoder.requires_grad_(True)  # fixed positions too: the paper fine-tunes them
-            if pool == "mean":
-                encoder.vit.norm.reset_parameters()
+        self.pools_first = pool == "mean" and blocks != 0
+        self._frozen = freeze_all_but(encoder, blocks)
+        if self.pools_first:
+            encoder.vit.norm.reset_parameters()
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> Classifier:
-        """Switch mode; a frozen encoder stays in eval mode, its statistics and stochastic depth too."""
+        """Switch mode; what is frozen stays in eval mode, its statistics and stochastic depth too."""
         super().train(mode)
-        if self.frozen:
-            self.encoder.eval()
+        for part in self._frozen:
+            part.eval()
         return self
 
     def features(self, images: Tensor) -> Tensor:
-        """Return pooled features (B, D)."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            if self.pool == "mean" and not self.frozen:
-                tokens = self.encoder.trunk(images)
-                return self.encoder.vit.norm(pool_tokens(tokens, self.encoder.num_prefix_tokens, self.pool))  # type: ignore[no-any-return]
-            return pool_tokens(self.encoder(images), self.encoder.num_prefix_tokens, self.pool)
+        """Return pooled features (B, D), or all tokens (B, prefix + L, D)."""
+        prefix = self.encoder.num_prefix_tokens
+        if self.pools_first:
+            return self.encoder.vit.norm(pool_tokens(self.encoder.trunk(images), prefix, self.pool))  # type: ignore[no-any-return]
+        return pool_tokens(self.encoder(images), prefix, self.pool)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, K)."""

@@ -1,8 +1,11 @@
-"""Heads that turn pooled features into classes."""
+"""Heads that turn features into classes."""
 
 from __future__ import annotations
 
+from timm.layers import AttentionPoolLatent
 from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}
 
 
 class LinearHead(nn.Module):
@@ -18,10 +21,92 @@ class LinearHead(nn.Module):
     def __init__(self, width: int, classes: int, *, batch_norm: bool = False, init_std: float = 2e-5) -> None:
         super().__init__()
         self.norm = nn.BatchNorm1d(width, affine=False, eps=1e-6) if batch_norm else nn.Identity()
-        self.linear = nn.Linear(width, classes)
-        nn.init.trunc_normal_(self.linear.weight, std=init_std)
-        nn.init.zeros_(self.linear.bias)
+        self.linear = _final_layer(width, classes, init_std)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits (B, K)."""
         return self.linear(self.norm(features))  # type: ignore[no-any-return]
+
+
+class MLPHead(nn.Module):
+    """Two linear layers with an activation between, (B, D) to (B, K).
+
+    Args:
+        width: D.
+        classes: K.
+        hidden: Width of the hidden layer; None takes D.
+        activation: ``relu``, ``gelu`` or ``tanh``.
+        batch_norm: As in LinearHead.
+        init_std: Deviation of the last layer's weights.
+
+    Raises:
+        ValueError: The activation is unknown.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        classes: int,
+        *,
+        hidden: int | None = None,
+        activation: str = "gelu",
+        batch_norm: bool = False,
+        init_std: float = 0.01,
+    ) -> None:
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"protocol.activation={activation!r} is unknown: choose one of {', '.join(ACTIVATIONS)}")
+        hidden = hidden or width
+        self.norm = nn.BatchNorm1d(width, affine=False, eps=1e-6) if batch_norm else nn.Identity()
+        self.hidden = nn.Linear(width, hidden)
+        self.activation = ACTIVATIONS[activation]()
+        self.linear = _final_layer(hidden, classes, init_std)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return logits (B, K)."""
+        return self.linear(self.activation(self.hidden(self.norm(features))))  # type: ignore[no-any-return]
+
+
+class AttentiveHead(nn.Module):
+    """A learned query attends to all tokens, then a linear head: (B, N, D) to (B, K).
+
+    Attentive probing (Chen et al. 2022, arXiv 2202.03026): it asks what the tokens hold, where an average may have lost it.
+
+    Args:
+        width: D.
+        classes: K.
+        heads: Attention heads; must divide D.
+        mlp_ratio: Hidden width over D of the MLP that follows the attention.
+        batch_norm: Of the linear head.
+        init_std: Of the linear head.
+
+    Raises:
+        ValueError: The heads do not divide the width.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        classes: int,
+        *,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        batch_norm: bool = False,
+        init_std: float = 0.01,
+    ) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"protocol.heads={heads} does not divide the encoder's width of {width}")
+        self.pool = AttentionPoolLatent(width, num_heads=heads, mlp_ratio=mlp_ratio, norm_layer=nn.LayerNorm)
+        self.head = LinearHead(width, classes, batch_norm=batch_norm, init_std=init_std)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return logits (B, K)."""
+        return self.head(self.pool(tokens))  # type: ignore[no-any-return]
+
+
+def _final_layer(width: int, classes: int, init_std: float) -> nn.Linear:
+    layer = nn.Linear(width, classes)
+    nn.init.trunc_normal_(layer.weight, std=init_std)
+    nn.init.zeros_(layer.bias)
+    return layer

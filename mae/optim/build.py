@@ -50,6 +50,9 @@ def create_optimizer(
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=momentum)
     if name == "lars":
+        # timm adapts only what decays, unless told otherwise; MAE's probe adapts matrices at a weight decay of zero.
+        for group in groups:
+            group["always_adapt"] = group["decaying"]
         return Lars(groups, lr=lr, momentum=momentum)  # type: ignore[no-any-return]
     raise ValueError(f"optim.name={name!r} is unknown: choose one of {', '.join(OPTIMIZERS)}")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-NO_DECAY_TOKENS = ("cls_token", "reg_token", "mask_token", "pos_embed")
+NO_DECAY_TOKENS = ("cls_token", "reg_token", "mask_token", "pos_embed", "latent")
 
 
 def layer_index(name: str, depth: int) -> int:
@@ -21,7 +21,7 @@ def layer_index(name: str, depth: int) -> int:
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:
-    """Whether weight decay applies: not to biases, norms and scales, nor to class, mask and position tokens."""
+    """Whether weight decay applies: not to biases, norms and scales, nor to class, mask, query and position tokens."""
     return parameter.ndim > 1 and name.rpartition(".")[2] not in NO_DECAY_TOKENS
 
 
@@ -41,7 +41,8 @@ def parameter_groups(
         depth: Number of encoder blocks; needed with layer-wise decay.
 
     Returns:
-        Groups with ``name``, ``params``, ``lr`` and ``weight_decay``, from the input to the head.
+        Groups with ``name``, ``params``, ``lr``, ``weight_decay`` and whether they are ``decaying`` (matrices, whatever the
+        weight decay), from the input to the head.
     """
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, parameter in module.named_parameters():
@@ -56,6 +57,7 @@ def parameter_groups(
                 "params": [],
                 "lr": lr * layer_decay ** (depth + 1 - layer),
                 "weight_decay": weight_decay if decay else 0.0,
+                "decaying": decay,
             },
         )
         group["params"].append(parameter)

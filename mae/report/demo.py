@@ -7,17 +7,17 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table as ConsoleTable
 
 from mae import finetune, pretrain
 from mae.assembly import compose
+from mae.evaluation.intervals import mean_interval
 from mae.report.curves import run_curves
-from mae.report.page import Row, Table, run_pictures, tiles, write_page
+from mae.report.page import run_pictures, tiles, write_page
+from mae.report.tables import Row, Table, print_table
 
 DRAWS = (0, 1, 2)
 LABELS_PER_CLASS = 5
@@ -70,6 +70,7 @@ def run_demo(folder: Path, draws: Sequence[int] = DRAWS, overrides: Sequence[str
                 f"seed={draw}",
                 f"labels_per_class={LABELS_PER_CLASS}",
                 "trainer.progress=false",
+                "baselines=false",
                 ONE_DEVICE,
                 *overrides,
             ],
@@ -81,21 +82,21 @@ def run_demo(folder: Path, draws: Sequence[int] = DRAWS, overrides: Sequence[str
     (folder / "results.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     table = result_table(results, accuracies)
     report = _write_report(folder, run, results, table, time.perf_counter() - began)
-    _print_table(console, table)
+    print_table(console, table)
     console.print(f"report   {report}", highlight=False, soft_wrap=True)
     return report
 
 
 def result_table(results: Mapping[str, Any], accuracies: Mapping[str, Sequence[float]]) -> Table:
-    """Return the demo's table: each way beside its baseline, mean and standard deviation over the draws."""
+    """Return the demo's table: each way beside its baseline, mean and 95% interval over the draws."""
     draws = len(next(iter(accuracies.values())))
     rows = [
         Row(
             (
                 "pretrained here, no labels",
                 f"{results['knn_top1']:.1%}",
-                _spread(accuracies["probe"]),
-                _spread(accuracies["finetune"]),
+                str(mean_interval(accuracies["probe"])),
+                str(mean_interval(accuracies["finetune"])),
             ),
             ours=True,
         ),
@@ -103,24 +104,20 @@ def result_table(results: Mapping[str, Any], accuracies: Mapping[str, Sequence[f
             (
                 "the same encoder, random weights",
                 f"{results['knn_top1_random']:.1%}",
-                _spread(accuracies["probe_random"]),
+                str(mean_interval(accuracies["probe_random"])),
                 "",
             )
         ),
-        Row(("the same network, from scratch", "", "", _spread(accuracies["finetune_scratch"]))),
+        Row(("the same network, from scratch", "", "", str(mean_interval(accuracies["finetune_scratch"])))),
         Row(("raw pixels", f"{results['knn_top1_pixels']:.1%}", "", "")),
     ]
     return Table(
         f"What {LABELS_PER_CLASS} labels a class are worth",
         HEAD,
         rows,
-        f"Probe and fine-tuning: accuracy on the 360 test digits, read once per run, mean and standard deviation over "
+        f"Probe and fine-tuning: accuracy on the 360 test digits, read once per run, mean and 95% interval over "
         f"{draws} draws of the labels. kNN: validation digits, classified by all labelled training digits.",
     )
-
-
-def _spread(values: Sequence[float]) -> str:
-    return f"{mean(values):.1%}" + (f" ± {100 * stdev(values):.1f}" if len(values) > 1 else "")
 
 
 def _clear(folder: Path) -> None:
@@ -129,15 +126,6 @@ def _clear(folder: Path) -> None:
     if any(folder.iterdir()) and not (folder / MARKER).is_file():
         raise ValueError(f"{folder} holds something else than a demo: choose another folder with --folder")
     shutil.rmtree(folder)
-
-
-def _print_table(console: Console, table: Table) -> None:
-    shown = ConsoleTable(title=table.title, title_justify="left", title_style="bold")
-    for number, head in enumerate(table.head):
-        shown.add_column(head, justify="left" if number == 0 else "right")
-    for row in table.rows:
-        shown.add_row(*row.cells, style="bold green" if row.ours else None)
-    console.print(shown)
 
 
 def _write_report(folder: Path, run: Path, results: Mapping[str, Any], table: Table, seconds: float) -> Path:

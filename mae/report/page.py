@@ -13,31 +13,23 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 
 from mae.report.curves import run_curves
+from mae.report.tables import Table
 
 CAPTION_NORMALIZED = (
     "Validation images: what went in, what the encoder saw, what the decoder predicted, and both together. Each hidden patch is "
     "shown with its own true mean and deviation, which the model does not predict."
 )
 CAPTION_PLAIN = "Validation images: what went in, what the encoder saw, what the decoder predicted, and both together."
-TITLES = {"pretrain": "Pretraining", "finetune": "Second stage"}
+TITLES = {
+    "pretrain": "Pretraining",
+    "finetune": "Second stage",
+    "features": "Frozen features",
+    "evaluate": "Evaluation",
+}
 
 
-@dataclass(frozen=True)
-class Row:
-    """Cells of a table, and whether they are the line to look at."""
-
-    cells: Sequence[str]
-    ours: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of results; numbers stand right, names left."""
-
-    title: str
-    head: Sequence[str]
-    rows: Sequence[Row]
-    note: str = ""
+Figure = tuple[str, str]
+"""A title, and a drawing as an ``<svg>`` element."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +58,14 @@ def write_page(path: Path, **content: Any) -> Path:
 
 
 def write_run_report(
-    folder: Path, config: Mapping[str, Any], results: Mapping[str, Any], verdicts: Sequence[str], choices: Sequence[str]
+    folder: Path,
+    config: Mapping[str, Any],
+    results: Mapping[str, Any],
+    verdicts: Sequence[str],
+    choices: Sequence[str],
+    *,
+    tables: Sequence[Table] = (),
+    figures: Sequence[Figure] = (),
 ) -> Path:
     """Write ``report.html`` of a run.
 
@@ -76,6 +75,8 @@ def write_run_report(
         results: Its final numbers.
         verdicts: What they mean, in sentences.
         choices: Lines ``key=value: reason``.
+        tables: Results beside their baselines.
+        figures: Beside the curves of the run's metrics.
 
     Returns:
         The page.
@@ -84,16 +85,21 @@ def write_run_report(
     return write_page(
         folder / "report.html",
         title=f"{TITLES[results['stage']]}: {data_name(config['data'])}",
-        lead=f"{folder.name}, {results['epochs']} epochs, seed {config['seed']}, on {environment['device']}",
+        lead=f"{folder.name}, {_epochs(results)}seed {config['seed']}, on {environment['device']}",
         verdicts=verdicts,
         tiles=tiles(results),
+        tables=tables,
         pictures=run_pictures(folder, config),
-        curves=run_curves(folder, results),
+        curves=[*figures, *run_curves(folder, results)],
         choices=[choice.split(": ", 1) for choice in choices],
         command=shlex.join(environment["command"]),
         config=(folder / "config.yaml").read_text(encoding="utf-8"),
         environment=json.dumps(environment, indent=2),
     )
+
+
+def _epochs(results: Mapping[str, Any]) -> str:
+    return f"{results['epochs']} epochs, " if "epochs" in results else ""
 
 
 def data_name(options: Mapping[str, Any]) -> str:
@@ -120,10 +126,12 @@ def tiles(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return (label, value) of the figures that a reader looks for first."""
     forms = {
         "test_top1": ("test accuracy", "{:.1%}"),
+        "test_top5": ("test accuracy, top 5", "{:.1%}"),
         "val_top1": ("validation accuracy", "{:.1%}"),
         "knn_top1": ("kNN accuracy, frozen", "{:.1%}"),
         "knn_top1_random": ("the same, random weights", "{:.1%}"),
         "knn_top1_pixels": ("the same, raw pixels", "{:.1%}"),
+        "probe_top1": ("linear probe, trained beside", "{:.1%}"),
         "val_loss": ("validation loss", "{:.3f}"),
         "labelled_images": ("labelled images", "{:,}"),
         "images_seen": ("images seen", "{:,}"),

@@ -10,7 +10,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger
 
 SHORT_EPOCH = 50
@@ -43,8 +43,9 @@ def count_devices(options: dict[str, Any]) -> int:
 
 def _build(options: dict[str, Any], **arguments: Any) -> L.Trainer:
     placement = {key: options[key] for key in ("accelerator", "devices", "num_nodes", "strategy")}
+    arguments = {"enable_progress_bar": False, **arguments}
     try:
-        return L.Trainer(**placement, enable_progress_bar=False, enable_model_summary=False, **arguments)
+        return L.Trainer(**placement, enable_model_summary=False, **arguments)
     except (MisconfigurationException, RuntimeError, ValueError, TypeError) as error:
         asked = ", ".join(f"trainer.{key}={value}" for key, value in placement.items())
         raise ValueError(f"no trainer for {asked}: {' '.join(str(error).split())}") from None
@@ -112,6 +113,28 @@ def create_trainer(
     )
 
 
+def create_evaluator(options: dict[str, Any], *, show_progress: bool) -> L.Trainer:
+    """Return a trainer for evaluation alone; it writes nothing.
+
+    Args:
+        options: The config group ``trainer``, all values chosen.
+        show_progress: Show a bar.
+
+    Raises:
+        ValueError: The devices are not there.
+    """
+    quiet_lightning()
+    return _build(
+        options,
+        precision=options["precision"],
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=show_progress,
+        callbacks=[RichProgressBar()] if show_progress else [],
+    )
+
+
 def quiet_lightning() -> None:
     """Keep Lightning's greetings and its advice on other people's code off the terminal."""
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -120,6 +143,7 @@ def quiet_lightning() -> None:
         r".*does not have many workers.*",
         r".*Checkpoint directory .* exists and is not empty.*",
         r".*module\(s\) in eval mode.*",  # a frozen encoder is meant to be
+        r".*callbacks used to create the checkpoint need to be provided.*",  # to evaluate, none is needed
         r".*LeafSpec.*",
         r".*torch\.load.*weights_only.*",
     ):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from mae.models.classifier import Classifier
 from mae.models.encoder import Encoder
-from mae.models.heads import LinearHead
+from mae.models.heads import AttentiveHead, LinearHead
 
 SMALL = {"image_size": 16, "patch_size": 4, "width": 32, "depth": 2, "heads": 2}
 
@@ -23,7 +23,7 @@ def images() -> torch.Tensor:
 
 
 def test_a_frozen_encoder_stays_as_it_was_bit_for_bit(images):
-    model = Classifier(make_encoder(drop_path=0.5), LinearHead(32, 5, batch_norm=True), frozen=True).train()
+    model = Classifier(make_encoder(drop_path=0.5), LinearHead(32, 5, batch_norm=True), blocks=0).train()
     before = copy.deepcopy(model.encoder.state_dict())
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.5)
 
@@ -41,7 +41,7 @@ def test_a_frozen_encoder_stays_as_it_was_bit_for_bit(images):
 
 
 def test_a_frozen_encoder_is_in_eval_mode_whatever_train_says(images):
-    model = Classifier(make_encoder(drop_path=0.9), LinearHead(32, 5), frozen=True)
+    model = Classifier(make_encoder(drop_path=0.9), LinearHead(32, 5), blocks=0)
 
     model.train()
 
@@ -52,7 +52,7 @@ def test_a_frozen_encoder_is_in_eval_mode_whatever_train_says(images):
 
 def test_a_frozen_encoder_is_in_eval_mode_from_the_start(images):
     # Lightning leaves the modes as it finds them and need not call train() before the first epoch.
-    model = Classifier(make_encoder(drop_path=0.9), LinearHead(32, 5), frozen=True)
+    model = Classifier(make_encoder(drop_path=0.9), LinearHead(32, 5), blocks=0)
     assert not any(part.training for part in model.encoder.modules())
 
 
@@ -68,7 +68,7 @@ def test_an_encoder_that_learns_follows_train_and_eval(images):
 @pytest.mark.parametrize("kind", [{}, {"options": {"reg_tokens": 2}}, {"name": "vit_base_patch16_siglip_gap_224"}])
 def test_frozen_mean_pooling_averages_the_normalised_patch_tokens_alone(images, kind):
     encoder = make_encoder(**kind)
-    model = Classifier(encoder, LinearHead(32, 5), frozen=True).eval()
+    model = Classifier(encoder, LinearHead(32, 5), blocks=0).eval()
 
     tokens = encoder(images)[:, encoder.num_prefix_tokens :]
 
@@ -76,10 +76,11 @@ def test_frozen_mean_pooling_averages_the_normalised_patch_tokens_alone(images, 
     torch.testing.assert_close(model.features(images), expected)
 
 
-def test_fine_tuned_mean_pooling_normalises_after_the_pooling(images):
+@pytest.mark.parametrize("blocks", [None, 0.5, 1, 2])
+def test_fine_tuned_mean_pooling_normalises_after_the_pooling(images, blocks):
     encoder = make_encoder()
     vit = copy.deepcopy(encoder.vit).eval()
-    model = Classifier(encoder, LinearHead(32, 5)).eval()
+    model = Classifier(encoder, LinearHead(32, 5), blocks=blocks).eval()
 
     unnormalised = vit.blocks(vit._pos_embed(vit.patch_embed(images)))
     expected = F.layer_norm(unnormalised[:, 1:].mean(dim=1), (32,), eps=1e-6)
@@ -87,10 +88,36 @@ def test_fine_tuned_mean_pooling_normalises_after_the_pooling(images):
     torch.testing.assert_close(model.features(images), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("pool", "blocks", "afresh"),
+    [("mean", None, True), ("mean", 0.5, True), ("mean", 0, False), ("token", None, False), ("token", 1, False)],
+)
+def test_the_last_norm_starts_afresh_where_it_normalises_means(pool, blocks, afresh):
+    encoder = make_encoder()
+    with torch.no_grad():
+        encoder.vit.norm.weight.fill_(3)
+        encoder.vit.norm.bias.fill_(2)
+
+    Classifier(encoder, LinearHead(32, 5), pool=pool, blocks=blocks)
+
+    assert (encoder.vit.norm.weight == (1 if afresh else 3)).all()
+    assert (encoder.vit.norm.bias == (0 if afresh else 2)).all()
+
+
+@pytest.mark.parametrize("blocks", [0, 1, None])
+def test_a_head_that_pools_itself_gets_every_token_normalised(images, blocks):
+    encoder = make_encoder(options={"reg_tokens": 2})
+    model = Classifier(encoder, AttentiveHead(32, 5, heads=2), pool="all", blocks=blocks).eval()
+
+    tokens = encoder(images)
+    assert torch.equal(model.features(images), tokens)
+    assert torch.equal(model(images), model.head(tokens))
+
+
 @pytest.mark.parametrize("frozen", [True, False])
 def test_token_pooling_takes_the_normalised_class_token(images, frozen):
     encoder = make_encoder(options={"reg_tokens": 2})
-    model = Classifier(encoder, LinearHead(32, 5), pool="token", frozen=frozen).eval()
+    model = Classifier(encoder, LinearHead(32, 5), pool="token", blocks=0 if frozen else None).eval()
 
     assert torch.equal(model.features(images), encoder(images)[:, 0])
 
@@ -104,7 +131,7 @@ def test_every_parameter_that_learns_gets_a_gradient(images, pool, frozen, posit
         make_encoder(positions=positions, options={"reg_tokens": 2}),
         LinearHead(32, 5, batch_norm=frozen, init_std=0.02),
         pool=pool,
-        frozen=frozen,
+        blocks=0 if frozen else None,
     ).train()
 
     F.cross_entropy(model(images), torch.arange(4)).backward()
@@ -116,7 +143,7 @@ def test_every_parameter_that_learns_gets_a_gradient(images, pool, frozen, posit
 
 
 def test_frozen_features_carry_no_graph(images):
-    model = Classifier(make_encoder(), LinearHead(32, 5), frozen=True).train()
+    model = Classifier(make_encoder(), LinearHead(32, 5), blocks=0).train()
     assert not model.features(images).requires_grad
     assert model(images).requires_grad
 
@@ -145,5 +172,5 @@ def test_a_head_starts_with_weights_of_the_deviation_asked_for_and_no_bias(std):
 def test_pooling_that_the_encoder_cannot_do_is_refused():
     with pytest.raises(ValueError, match=r"pool=token needs a class token, .*siglip.*: choose pool=mean"):
         Classifier(make_encoder("vit_base_patch16_siglip_gap_224"), LinearHead(32, 5), pool="token")
-    with pytest.raises(ValueError, match="pool='max' is unknown: choose one of mean, token"):
+    with pytest.raises(ValueError, match="pool='max' is unknown: choose one of mean, token, all"):
         Classifier(make_encoder(), LinearHead(32, 5), pool="max")

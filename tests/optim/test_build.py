@@ -7,7 +7,7 @@ import torch
 
 from mae.models.classifier import Classifier
 from mae.models.encoder import Encoder
-from mae.models.heads import LinearHead
+from mae.models.heads import AttentiveHead, LinearHead
 from mae.optim.build import create_optimizer, create_schedule
 
 
@@ -91,6 +91,45 @@ def test_the_first_step_of_lars_is_adapted_where_weights_decay_and_plain_elsewhe
 
     assert torch.allclose(model.head.linear.bias, torch.tensor(1 - 0.1))
     assert torch.allclose(model.head.linear.weight, torch.tensor(1 - 0.1 * 0.001 * 1.5 / 1.5))
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.2])
+def test_lars_adapts_matrices_without_weight_decay_too_and_leaves_biases_plain(decay):
+    # The trust ratio of a matrix is 0.001 * |w| / (|g| + decay * |w|), whatever the decay; MAE probes with none.
+    head = AttentiveHead(32, 5, heads=2)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+            parameter.grad = 3 * torch.randn_like(parameter)
+    before = {name: parameter.detach().clone() for name, parameter in head.named_parameters()}
+    optimizer = create_optimizer(head, name="lars", lr=2.0, weight_decay=decay, momentum=0.9)
+
+    optimizer.step()
+
+    for name, parameter in head.named_parameters():
+        w, g = before[name].double(), parameter.grad.double()
+        step = g
+        if name.endswith(".weight") and "norm" not in name:
+            length, slope = (float((values**2).sum()) ** 0.5 for values in (w, g))
+            step = 0.001 * length / (slope + decay * length) * (g + decay * w)
+        torch.testing.assert_close(parameter.detach().double(), w - 2.0 * step, atol=1e-5, rtol=1e-5, msg=name)
+
+
+def test_the_momentum_of_lars_adds_nine_tenths_of_the_step_before():
+    head = LinearHead(32, 5, init_std=0.5)
+    optimizer = create_optimizer(head, name="lars", lr=2.0, weight_decay=0.0, momentum=0.9)
+    steps = []
+    for _ in range(2):
+        head.linear.bias.grad = torch.ones(5)
+        head.linear.weight.grad = torch.ones(5, 32)
+        w = head.linear.weight.detach().double().clone()
+        adapted = 0.001 * float((w**2).sum()) ** 0.5 / 160**0.5
+        optimizer.step()
+        steps.append((adapted, (w - head.linear.weight.detach()).mean().item() / 2, head.linear.bias[0].item() / -2))
+
+    (ratio, moved, bias), (later_ratio, later_moved, later_bias) = steps
+    assert (bias, later_bias) == pytest.approx((1, 1 + 1.9))
+    assert (moved, later_moved) == pytest.approx((ratio, later_ratio + 0.9 * ratio), rel=1e-3)
 
 
 def test_betas_and_momentum_reach_the_optimizer(model):

@@ -4,7 +4,7 @@ import pytest
 
 from mae.models.classifier import Classifier
 from mae.models.encoder import Encoder
-from mae.models.heads import LinearHead
+from mae.models.heads import AttentiveHead, LinearHead
 from mae.optim.groups import parameter_groups
 
 SMALL = {"image_size": 16, "patch_size": 4, "width": 32, "depth": 2, "heads": 2}
@@ -43,6 +43,61 @@ def test_the_groups_of_a_two_block_classifier_are_those_written_out_here():
         ({"head.linear.weight"}, 1.0, 0.05),
     ]
     assert named_groups(model, groups) == expected
+
+
+def test_the_groups_of_the_last_block_alone_are_those_written_out_here():
+    model = Classifier(Encoder("vit_tiny_patch16_224", **SMALL), LinearHead(32, 5), blocks=1)
+
+    groups = parameter_groups(model, lr=1.0, weight_decay=0.05, layer_decay=0.5, depth=2)
+
+    # The last block keeps its place in the decay: 2 of 3, whatever is frozen before it.
+    assert named_groups(model, groups) == [
+        (block(1, "no decay"), 0.5, 0.0),
+        (block(1, "decay"), 0.5, 0.05),
+        ({"encoder.vit.norm.weight", "encoder.vit.norm.bias", "head.linear.bias"}, 1.0, 0.0),
+        ({"head.linear.weight"}, 1.0, 0.05),
+    ]
+
+
+def test_the_groups_of_half_a_block_are_those_written_out_here():
+    model = Classifier(Encoder("vit_tiny_patch16_224", **SMALL), LinearHead(32, 5), blocks=0.5)
+
+    groups = parameter_groups(model, lr=1.0, weight_decay=0.05, layer_decay=0.5, depth=2)
+
+    last = "encoder.vit.blocks.1"
+    assert named_groups(model, groups) == [
+        (
+            {f"{last}.norm2.weight", f"{last}.norm2.bias", f"{last}.mlp.fc1.bias", f"{last}.mlp.fc2.bias"},
+            0.5,
+            0.0,
+        ),
+        ({f"{last}.mlp.fc1.weight", f"{last}.mlp.fc2.weight"}, 0.5, 0.05),
+        ({"encoder.vit.norm.weight", "encoder.vit.norm.bias", "head.linear.bias"}, 1.0, 0.0),
+        ({"head.linear.weight"}, 1.0, 0.05),
+    ]
+
+
+@pytest.mark.parametrize("layer_decay", [1.0, 0.5])
+def test_the_groups_of_an_attentive_probe_are_those_written_out_here(layer_decay):
+    model = Classifier(
+        Encoder("vit_tiny_patch16_224", **SMALL),
+        AttentiveHead(32, 5, heads=2, batch_norm=True),
+        pool="all",
+        blocks=0,
+    )
+
+    groups = parameter_groups(model, lr=0.3, weight_decay=0.05, layer_decay=layer_decay, depth=2)
+
+    # The query is a token: no weight decay.
+    pool = "head.pool"
+    still = {f"{pool}.latent", f"{pool}.q.bias", f"{pool}.kv.bias", f"{pool}.proj.bias"}
+    still |= {f"{pool}.norm.weight", f"{pool}.norm.bias", f"{pool}.mlp.fc1.bias", f"{pool}.mlp.fc2.bias"}
+    matrices = {f"{pool}.q.weight", f"{pool}.kv.weight", f"{pool}.proj.weight"}
+    matrices |= {f"{pool}.mlp.fc1.weight", f"{pool}.mlp.fc2.weight"}
+    assert named_groups(model, groups) == [
+        (still | {"head.head.linear.bias"}, 0.3, 0.0),
+        (matrices | {"head.head.linear.weight"}, 0.3, 0.05),
+    ]
 
 
 def test_without_layer_decay_there_are_two_groups_at_one_rate(tiny_autoencoder):

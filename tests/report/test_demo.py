@@ -55,14 +55,15 @@ def test_a_folder_that_no_demo_made_is_left_alone(tmp_path: Path) -> None:
     assert not (tmp_path / MARKER).exists()
 
 
-def test_the_table_holds_means_and_deviations_over_the_draws() -> None:
+def test_the_table_holds_means_and_intervals_over_the_draws() -> None:
     table = result_table(
         {"knn_top1": 0.9, "knn_top1_random": 0.5, "knn_top1_pixels": 0.95},
         {"probe": [0.8, 0.9], "probe_random": [0.5, 0.5], "finetune": [0.7, 0.9], "finetune_scratch": [0.6]},
     )
     assert isinstance(table, Table)
     ours, random, scratch, pixels = (row.cells for row in table.rows)
-    assert ours[1:] == ("90.0%", "85.0% ± 7.1", "80.0% ± 14.1")
+    # Half the distance of two values, times Student's 12.706.
+    assert ours[1:] == ("90.0%", "85.0% ± 63.5", "80.0% ± 127.1")
     assert random[2] == "50.0% ± 0.0"
     assert scratch[3] == "60.0%"
     assert pixels[1] == "95.0%"

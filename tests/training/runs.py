@@ -14,7 +14,10 @@ from mae.assembly import compose
 ENCODER = ("model.width=32", "model.depth=1", "model.heads=2")
 DECODER = ("decoder.width=32", "decoder.depth=1", "decoder.heads=2")
 QUIET = ("trainer.accelerator=cpu", "trainer.devices=1", "trainer.progress=false")
-SMALL = {"pretrain": (*ENCODER, *DECODER, *QUIET, "epochs=2"), "finetune": (*QUIET, "epochs=2")}
+SMALL = {
+    "pretrain": (*ENCODER, *DECODER, *QUIET, "epochs=2"),
+    "finetune": (*QUIET, "epochs=2", "baselines=false"),
+}
 
 _shared: dict[str, Path] = {}
 

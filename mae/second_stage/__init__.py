@@ -1,0 +1,1 @@
+"""What follows pretraining: probes and fine-tuning, frozen features, and the evaluation of a finished classifier."""

@@ -1,0 +1,451 @@
+"""The recipes of conf/experiment: what they say of themselves, and that they hold the published values."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from mae.assembly import compose, config_folder, load_preset
+from mae.checks import check_values, leaves
+from mae.data.look import Look
+from mae.defaults import (
+    Chooser,
+    Machine,
+    choose_baselines,
+    choose_finetuning,
+    choose_images_and_model,
+    choose_loading,
+    choose_pretraining,
+)
+from mae.optim.schedule import scaled_lr
+from tests.data.drawing import write_image
+from tests.training.runs import ENCODER, job
+
+PATHS = {path.stem: path for path in sorted(config_folder().glob("experiment/*.yaml"))}
+COMMAND = re.compile(r"^python train_(pretrain|finetune)\.py (\S+(?: \S+)*)")
+SIZES = ("base", "large", "huge")
+PUBLISHED = [name for name in PATHS if name.startswith(("mae_", "cifar10")) and name != "cifar10_small"]
+
+
+def header(name: str) -> list[str]:
+    """Return the comment that a recipe opens with, line by line, without Hydra's own first line."""
+    lines = PATHS[name].read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "# @package _global_"
+    opening = []
+    for line in lines[1:]:
+        if not line.startswith("#"):
+            break
+        opening.append(line.removeprefix("#").removeprefix(" "))
+    return opening
+
+
+def commands(name: str) -> list[tuple[str, list[str]]]:
+    """Return (root, overrides) of every command in the opening comment; what follows two spaces is a remark."""
+    found = (COMMAND.match(line.partition("  ")[0]) for line in header(name))
+    return [(match[1], match[2].split()) for match in found if match]
+
+
+def root(name: str) -> str:
+    """Return the root that a recipe belongs to."""
+    return commands(name)[0][0]
+
+
+@functools.cache
+def _composed(name: str) -> dict[str, Any]:
+    return compose(root(name), [f"experiment={name}"])
+
+
+def composed(name: str) -> dict[str, Any]:
+    """Return a recipe's config, to be changed at will: composing takes a fifth of a second."""
+    return copy.deepcopy(_composed(name))
+
+
+def recipes(stage: str) -> list[str]:
+    return [name for name in PATHS if root(name) == stage]
+
+
+def test_the_recipes_that_are_promised_are_there() -> None:
+    wanted = {f"mae_{size}_{what}" for size in SIZES for what in ("800", "1600", "linear", "finetune")}
+    wanted |= {"mae_large_partial", "digits", "digits_probe", "fashion_mnist", "fashion_mnist_finetune"}
+    wanted |= {"cifar10", "cifar10_finetune", "cifar10_small"}
+    assert set(PATHS) == wanted
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_recipe_opens_with_command_cost_result_and_source(name: str) -> None:
+    lines = header(name)
+    assert COMMAND.match(lines[0]), "the command comes first"
+    order = [
+        next(i for i, line in enumerate(lines) if line.startswith(word)) for word in ("Cost:", "Expect:", "Source:")
+    ]
+    assert order == sorted(order)
+    for stage, overrides in commands(name):
+        assert f"experiment={name}" in overrides
+        assert stage == root(name)
+        check_values(compose(stage, overrides))
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_recipe_that_was_not_run_says_so(name: str) -> None:
+    expected = " ".join(header(name)).partition("Expect:")[2].partition("Source:")[0]
+    assert ("Not run here" in expected) == (name in PUBLISHED)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_recipe_names_only_recipes_that_exist(name: str) -> None:
+    named = re.findall(r"experiment=(\w+)", " ".join(header(name)))
+    assert set(named) <= set(PATHS)
+
+
+def test_only_complete_recipes_are_offered() -> None:
+    # What recipes share is composed into them, and is none itself: a user who misspells a name is not pointed to it.
+    with pytest.raises(ValueError, match="experiment=mae_bas does not exist") as raised:
+        compose("pretrain", ["experiment=mae_bas"])
+    assert "_mae" not in str(raised.value)
+
+
+IMAGENET = {
+    "data.source": "image_folder",
+    "data.image_size": 224,
+    "data.channels": 3,
+    "data.mean": [0.485, 0.456, 0.406],
+    "data.std": [0.229, 0.224, 0.225],
+    "data.flip": True,
+    "optim.clip_norm": None,
+}
+ARCHITECTURE = {
+    "base": {"model.patch_size": 16, "model.width": 768, "model.depth": 12, "model.heads": 12},
+    "large": {"model.patch_size": 16, "model.width": 1024, "model.depth": 24, "model.heads": 16},
+    "huge": {"model.patch_size": 14, "model.width": 1280, "model.depth": 32, "model.heads": 16},
+}
+PRETRAINING = {
+    "batch_size": 4096,
+    "optim.name": "adamw",
+    "optim.base_lr": 1.5e-4,
+    "optim.betas": [0.9, 0.95],
+    "optim.weight_decay": 0.05,
+    "optim.warmup_epochs": 40,
+    "optim.final_lr": 0,
+    "data.min_scale": 0.2,
+    "masking.name": "random",
+    "masking.ratio": 0.75,
+    "objective.normalize": True,
+    "model.positions": "sincos",
+    "decoder.name": "self_attention",
+    "decoder.width": 512,
+    "decoder.depth": 8,
+    "decoder.heads": 16,
+}
+LINEAR = {
+    "epochs": 90,
+    "batch_size": 16384,
+    "optim.name": "lars",
+    "optim.base_lr": 0.1,
+    "optim.momentum": 0.9,
+    "optim.weight_decay": 0,
+    "optim.warmup_epochs": 10,
+    "optim.final_lr": 0,
+    "data.min_scale": 0.08,
+    "protocol.name": "linear_probe",
+    "protocol.pool": "token",
+    "protocol.batch_norm": True,
+    "protocol.head_std": 0.01,
+    "protocol.sweep": False,
+}
+FINETUNING = {
+    "batch_size": 1024,
+    "optim.name": "adamw",
+    "optim.betas": [0.9, 0.999],
+    "optim.weight_decay": 0.05,
+    "optim.warmup_epochs": 5,
+    "data.min_scale": 0.08,
+    "protocol.name": "finetune",
+    "protocol.pool": "mean",
+    "protocol.head_std": 2e-5,
+    "protocol.label_smoothing": 0.1,
+    "protocol.mixup": 0.8,
+    "protocol.cutmix": 1.0,
+    "protocol.rand_augment": 9,
+    "protocol.erasing": 0.25,
+    "protocol.ema": 0,
+}
+OWN = {
+    "base": {"epochs": 100, "optim.base_lr": 5e-4, "protocol.layer_decay": 0.65, "protocol.drop_path": 0.1},
+    "large": {"epochs": 50, "optim.base_lr": 1e-3, "protocol.layer_decay": 0.75, "protocol.drop_path": 0.2},
+    "huge": {"epochs": 50, "optim.base_lr": 1e-3, "protocol.layer_decay": 0.75, "protocol.drop_path": 0.3},
+}
+PARTIAL = {
+    "epochs": 200,
+    "optim.base_lr": 1e-3,
+    "optim.final_lr": 0,
+    "protocol.name": "partial_finetune",
+    "protocol.blocks": 1,
+    "protocol.pool": "token",
+    "protocol.layer_decay": 0.75,
+    "protocol.drop_path": 0.1,
+    "protocol.erasing": 0,
+}
+CIFAR = {
+    "data.image_size": 32,
+    "data.channels": 3,
+    "data.mean": [0.5, 0.5, 0.5],
+    "data.std": [0.5, 0.5, 0.5],
+    "data.min_scale": 1,
+    "data.flip": False,
+    "optim.name": "adamw",
+    "optim.weight_decay": 0.05,
+}
+NOTHING = dict.fromkeys(("drop_path", "label_smoothing", "mixup", "cutmix", "rand_augment", "erasing", "ema"), 0)
+
+
+def published() -> Iterator[tuple[str, dict[str, Any], float]]:
+    """Yield (recipe, values, peak learning rate), all written by hand from the papers and the released documents."""
+    for size in SIZES:
+        for epochs in (800, 1600):
+            values = IMAGENET | ARCHITECTURE[size] | PRETRAINING | {"epochs": epochs}
+            yield f"mae_{size}_{epochs}", values, 2.4e-3
+        yield f"mae_{size}_linear", IMAGENET | ARCHITECTURE[size] | LINEAR, 6.4
+        yield (
+            f"mae_{size}_finetune",
+            IMAGENET | ARCHITECTURE[size] | FINETUNING | OWN[size],
+            2e-3 if size == "base" else 4e-3,
+        )
+    yield "mae_large_partial", IMAGENET | ARCHITECTURE["large"] | FINETUNING | PARTIAL, 4e-3
+    pretraining = {
+        "epochs": 2000,
+        "batch_size": 4096,
+        "optim.betas": [0.9, 0.95],
+        "optim.warmup_epochs": 200,
+        "masking.ratio": 0.75,
+        "objective.normalize": False,
+        "model.patch_size": 2,
+        "model.positions": "learned",
+        "model.width": 192,
+        "model.depth": 12,
+        "model.heads": 3,
+        "decoder.width": 192,
+        "decoder.depth": 4,
+        "decoder.heads": 3,
+    }
+    yield "cifar10", CIFAR | pretraining, 2.4e-3
+    finetuning = {
+        "epochs": 100,
+        "batch_size": 128,
+        "optim.betas": [0.9, 0.999],
+        "optim.warmup_epochs": 5,
+        "protocol.name": "finetune",
+        "protocol.pool": "token",
+        "protocol.layer_decay": 1,
+        **{f"protocol.{key}": value for key, value in NOTHING.items()},
+    }
+    yield "cifar10_finetune", CIFAR | finetuning, 5e-4
+
+
+@pytest.mark.parametrize(("name", "values", "peak"), list(published()), ids=[name for name, _, _ in published()])
+def test_published_values_are_held(name: str, values: dict[str, Any], peak: float) -> None:
+    flat = leaves(composed(name))
+    assert {key: flat[key] for key in values} == values
+    assert scaled_lr(flat["optim.base_lr"], flat["batch_size"]) == pytest.approx(peak)
+
+
+def test_every_published_recipe_is_in_the_table() -> None:
+    assert {name for name, _, _ in published()} == set(PUBLISHED)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_fine_tuning_ends_at_the_released_learning_rate(size: str) -> None:
+    # Absolute in the released code, where it is the same for every size; a share of the peak here.
+    config = composed(f"mae_{size}_finetune")
+    peak = scaled_lr(config["optim"]["base_lr"], config["batch_size"])
+    assert peak * config["optim"]["final_lr"] == pytest.approx(1e-6)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_probe_and_a_fine_tuning_expect_the_encoder_that_pretraining_makes(size: str) -> None:
+    # A model of another size is refused by these values; the name is left to the checkpoint, as released files bear none.
+    pretrained = leaves(composed(f"mae_{size}_800"))
+    for name in (f"mae_{size}_linear", f"mae_{size}_finetune"):
+        flat = leaves(composed(name))
+        assert flat["model.name"] is None
+        assert {key: pretrained[key] for key in ARCHITECTURE[size]} == {key: flat[key] for key in ARCHITECTURE[size]}
+
+
+# Chosen by the machine, or measured on the images: nothing of the recipe.
+OPEN = {"data.num_workers", "trainer.validate_every"}
+SIGHTS = [
+    (Look(count, channels, side, side, side, False), Machine(accelerated, 8))
+    for count in (50, 5_500, 1_281_167)
+    for channels, side in ((1, 8), (1, 28), (3, 32), (3, 400))
+    for accelerated in (False, True)
+]
+
+
+@pytest.mark.parametrize("name", recipes("pretrain"))
+def test_no_default_is_left_to_choose_in_pretraining(name: str) -> None:
+    # Adding data.root, and nothing else, gives the same recipe whatever the images and the machine.
+    for look, machine in SIGHTS:
+        chooser = Chooser(composed(name))
+        choose_images_and_model(chooser, look, machine, load_preset)
+        choose_loading(chooser, look, machine, devices=1)
+        choose_pretraining(chooser, look.count, machine)
+        assert {choice.key for choice in chooser.choices} <= OPEN
+    flat = leaves(composed(name))
+    unset = {key for key, value in flat.items() if value is None}
+    assert unset <= OPEN | {"run_dir", "data.root", "optim.clip_norm", "data.mean", "data.std"}
+
+
+@pytest.mark.parametrize("name", recipes("finetune"))
+def test_no_default_is_left_to_choose_in_the_second_stage(name: str) -> None:
+    for look, machine in SIGHTS:
+        chooser = Chooser(composed(name))
+        for key in ("image_size", "channels"):
+            chooser.fill(f"data.{key}", 32, "the checkpoint's")
+        chooser.choices.clear()
+        choose_loading(chooser, look, machine, devices=1)
+        choose_finetuning(chooser, look.count, machine)
+        choose_baselines(chooser, look.count, machine)
+        assert {choice.key for choice in chooser.choices} <= OPEN
+
+
+@pytest.mark.parametrize("name", recipes("finetune"))
+def test_augmentation_stands_in_the_recipe_itself(name: str) -> None:
+    # Read from the files: a value that a group happens to hold today is not the recipe's.
+    text = PATHS[name].read_text(encoding="utf-8")
+    for shared in re.findall(r"- (_mae/\w+)", text):
+        text += (config_folder() / "experiment" / f"{shared}.yaml").read_text(encoding="utf-8")
+    body = "\n".join(line.partition("#")[0] for line in text.splitlines())
+    keys = ["min_scale", "flip"]
+    if "tune" in composed(name)["protocol"]["name"]:
+        keys += ["drop_path", "label_smoothing", "mixup", "cutmix", "rand_augment", "erasing"]
+    assert [key for key in keys if not re.search(rf"\b{key}:", body)] == []
+
+
+@pytest.mark.parametrize("name", ["digits", "fashion_mnist"])
+def test_what_the_defaults_choose_was_written_down_rightly(name: str) -> None:
+    # The two recipes claim to be the defaults on a CPU.
+    look = Look(1293, 1, 8, 8, 8, True) if name == "digits" else Look(55_000, 1, 28, 28, 28, True)
+    wanted = composed(name)
+    free = compose("pretrain", [f"data={name}", *([f"epochs={wanted['epochs']}"] if name == "fashion_mnist" else [])])
+    chooser = Chooser(free)
+    machine = Machine(accelerated=False, cores=2)
+    choose_images_and_model(chooser, look, machine, load_preset)
+    choose_loading(chooser, look, machine, devices=1)
+    choose_pretraining(chooser, look.count, machine)
+    chosen = leaves(free)
+    assert {key: value for key, value in leaves(wanted).items() if value is not None and key not in OPEN} == {
+        key: chosen[key] for key, value in leaves(wanted).items() if value is not None and key not in OPEN
+    }
+
+
+@pytest.mark.parametrize(("name", "labels"), [("digits_probe", 50), ("fashion_mnist_finetune", 5_500)])
+def test_what_the_defaults_choose_for_few_labels_was_written_down_rightly(name: str, labels: int) -> None:
+    wanted = composed(name)
+    side = 8 if name == "digits_probe" else 28
+    data, _, protocol = name.rpartition("_")
+    given = [f"data={data}", f"protocol={'linear_probe' if protocol == 'probe' else protocol}", "data.channels=1"]
+    if protocol == "finetune":
+        given += [f"{key}={wanted[key]}" for key in ("epochs", "batch_size")]
+    chooser = Chooser(compose("finetune", given))
+    machine = Machine(accelerated=False, cores=2)
+    choose_loading(chooser, Look(labels, 1, side, side, side, True), machine, devices=1)
+    choose_finetuning(chooser, labels, machine)
+    choose_baselines(chooser, labels, machine)
+    flat = leaves(wanted)
+    chosen = {choice.key: choice.value for choice in chooser.choices if choice.key not in OPEN}
+    assert {"optim.base_lr", "optim.warmup_epochs", "data.min_scale", "data.flip", "baselines"} <= set(chosen)
+    assert {key: flat[key] for key in chosen} == pytest.approx(chosen)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Draw four pictures of two classes each, for training and validation."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for number in range(16):
+        split, kind = ("train", "val")[number % 2], ("cat", "dog")[number // 2 % 2]
+        write_image(folder / split / kind / f"{number}.png", 40, 50, seed=number)
+    return folder
+
+
+def prepared(name: str, folder: Path, data: Path, *overrides: str) -> Any:
+    """Prepare a recipe for ImageNet on eight drawn pictures, with an encoder of one narrow block."""
+    small = (*ENCODER, "batch_size=4", "data.num_workers=0", f"data.root={data}")
+    return job(root(name), folder / "run", f"experiment={name}", *small, *overrides)
+
+
+def test_a_pretraining_recipe_reaches_the_job(tmp_path: Path, photographs: Path) -> None:
+    ready = prepared("mae_base_800", tmp_path, photographs)
+    module, moves, crops = ready.module, ready.module.optimization, ready.data.train_transform
+    assert (moves.name, moves.lr, moves.betas, moves.weight_decay) == ("adamw", scaled_lr(1.5e-4, 4), (0.9, 0.95), 0.05)
+    assert (moves.warmup_steps, moves.final_lr) == (40 * 2, 0)  # eight pictures are two steps an epoch
+    assert (crops.image_size, crops.min_scale, crops.flip, crops.augment) == ((224, 224), 0.2, True, None)
+    assert module.model.normalize_pixels
+    assert (module.sampler.ratio, module.model.grid) == (0.75, (14, 14))
+    assert module.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+    assert {choice.key for choice in ready.setting.chooser.choices} <= OPEN
+
+
+def test_a_probing_recipe_reaches_the_job(tmp_path: Path, photographs: Path) -> None:
+    ready = prepared("mae_base_linear", tmp_path, photographs, "checkpoint=null")
+    model, crops = ready.module.model, ready.data.train_transform
+    (optimizer,) = {type(ready.module.optimization.optimizer(model)).__name__}
+    assert (optimizer, ready.module.optimization.lr) == ("Lars", scaled_lr(0.1, 4))
+    assert (ready.module.optimization.momentum, ready.module.optimization.weight_decay) == (0.9, 0)
+    assert ready.module.optimization.warmup_steps == 10 * 2
+    norm = model.head.norm
+    assert isinstance(norm, nn.BatchNorm1d) and not norm.affine
+    assert model.pool == "token"
+    assert {name for name, value in model.named_parameters() if value.requires_grad} == {
+        "head.linear.weight",
+        "head.linear.bias",
+    }
+    assert (crops.min_scale, crops.flip, crops.augment) == (0.08, True, None)
+    assert ready.setting.config["baselines"] is False
+
+
+def test_a_fine_tuning_recipe_reaches_the_job(tmp_path: Path, photographs: Path) -> None:
+    ready = prepared("mae_base_finetune", tmp_path, photographs, "checkpoint=null", "model.depth=2")
+    module, moves, crops = ready.module, ready.module.optimization, ready.data.train_transform
+    assert (moves.lr, moves.betas, moves.final_lr) == (scaled_lr(5e-4, 4), (0.9, 0.999), 5e-4)
+    rates = {group["lr"] for group in moves.optimizer(module.model).param_groups}
+    assert max(rates) == pytest.approx(moves.lr)
+    assert min(rates) == pytest.approx(moves.lr * 0.65**3)  # two blocks lie between the embedding and the head
+    mix, erase = module.augmentation.mix, module.augmentation.erase
+    assert (mix.mixup_alpha, mix.cutmix_alpha, mix.label_smoothing, erase.probability) == (0.8, 1.0, 0.1, 0.25)
+    assert (crops.min_scale, crops.flip) == (0.08, True)
+    assert crops.augment is not None
+    assert module.model.pools_first
+    assert module.model.encoder.vit.blocks[-1].drop_path1.drop_prob == pytest.approx(0.1)
+
+
+def test_partial_fine_tuning_trains_the_blocks_of_the_recipe(tmp_path: Path, photographs: Path) -> None:
+    ready = prepared("mae_large_partial", tmp_path, photographs, "checkpoint=null", "model.depth=3")
+    trained = {name for name, value in ready.module.model.named_parameters() if value.requires_grad}
+    assert {name.split(".")[3] for name in trained if ".blocks." in name} == {"2"}
+    assert not any("embed" in name for name in trained)
+    assert ready.module.augmentation.erase is None
+
+
+def test_a_checkpoint_of_another_size_is_refused(tmp_path: Path, photographs: Path) -> None:
+    # Released weights of a ViT of one block, 64 wide, where the recipe is for ViT-B.
+    block = {"norm1": (64,), "attn.qkv": (192, 64), "attn.proj": (64, 64), "norm2": (64,)}
+    block |= {"mlp.fc1": (256, 64), "mlp.fc2": (64, 256)}
+    state = {"cls_token": torch.zeros(1, 1, 64), "pos_embed": torch.zeros(1, 197, 64)}
+    shapes = {
+        "patch_embed.proj": (64, 3, 16, 16),
+        "norm": (64,),
+        **{f"blocks.0.{key}": shape for key, shape in block.items()},
+    }
+    for key, shape in shapes.items():
+        state |= {f"{key}.weight": torch.zeros(shape), f"{key}.bias": torch.zeros(shape[0])}
+    torch.save({"model": state}, tmp_path / "released.pth")
+    given = ("experiment=mae_base_linear", f"checkpoint={tmp_path / 'released.pth'}", f"data.root={photographs}")
+    with pytest.raises(ValueError, match=r"model\.width=768 does not fit the checkpoint .* has 64"):
+        job("finetune", tmp_path / "run", *given)
