@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# A process a core, each file of tests in one of them.
+PARALLEL := --numprocesses auto --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow test-oldest test-wheel lint format clean
@@ -26,14 +28,14 @@ test: setup      ## lint, types and the fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: setup ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
 test-oldest:     ## the fast tests on the oldest torch that is supported
 	$(MAKE) setup VENV=.venv-oldest TORCH='torch==2.11.* torchvision==0.26.*'
-	.venv-oldest/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest $(PARALLEL)
 
 test-wheel: setup ## build the wheel and pretrain from it, outside the clone
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .

@@ -557,8 +557,8 @@ def test_a_resume_on_data_of_other_classes(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the head in") as raised:
         job("finetune", tmp_path / "run", *overrides, "resume=true")
     assert str(raised.value) == (
-        f"the head in {tmp_path / 'run' / 'checkpoints' / 'last.ckpt'} has 2 classes, and data=image_folder now has 3: resume on "
-        f"the data that the run was started with, or start a new run"
+        f"the head in {tmp_path / 'run' / 'checkpoints' / 'last.ckpt'} has 2 classes, and data=image_folder now has 3; 'cat' is "
+        f"in one of them alone: resume on the data that the run was started with, or start a new run"
     )
     assert contents(tmp_path) == before
 

@@ -120,7 +120,7 @@ def test_uncovered_corners_are_grey(name: str) -> None:
     augment.apply.ops = [operation for operation in augment.apply.ops if operation.name == name]
     results = torch.stack([augment(white, random.Random(seed)) for seed in range(40)])
     corners = results[:, :, [0, 0, -1, -1], [0, -1, 0, -1]]
-    assert set(corners.unique().tolist()) == {128, 255}
+    assert (corners.min(), corners.max()) == (128, 255)
 
 
 def test_it_follows_crop_and_flip_and_is_off_at_zero() -> None:
