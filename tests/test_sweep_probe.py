@@ -80,7 +80,7 @@ def test_the_winner_of_a_sweep_scores_as_it_would_by_itself(swept: Swept, pretra
     measured = [key for key in alone if key.startswith(("val_", "test_"))]
     assert {"val_loss", "test_log_loss", "test_top1"} < set(measured)
     assert {key: results[key] for key in measured} == pytest.approx({key: alone[key] for key in measured}, abs=1e-3)
-    assert results["val_top1"] > 0.15
+    assert results["val_top1"] > 0.1
     # So that the two can be laid over each other.
     assert [step for step, _ in curve(folder)] == [step for step, _ in curve(tmp_path / "run")]
 

@@ -97,7 +97,7 @@ def test_a_resume_keeps_what_was_measured_before_training(tmp_path: Path) -> Non
     with pytest.raises(RuntimeError, match="power cut"):
         cut.run()
     before = cut.measurements.before
-    resumed = job("pretrain", tmp_path / "run", "resume=true")
+    resumed = job("pretrain", tmp_path / "run", "resume=true", "epochs=3")
     resumed.measurements.untrained = lambda: pytest.fail("built again")
     final = resumed.run()
     assert final["steps"] == 30
