@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mae.assembly import compose
-from mae.data.datamodule import Batch
+from mae.data.batches import Batch
 from mae.masking.samplers import seeded_generator
 from mae.pretrain import prepare
 from mae.training.online_probe import OnlineProbe

@@ -36,6 +36,8 @@ RULES: dict[str, tuple[tuple[type, ...], float | None]] = {
     "optim.final_lr": (NUMBER, 0),
     "optim.clip_norm": (NUMBER, 0),
     "data.channels": ((int,), 1),
+    "data.repeats": ((int,), 1),
+    "data.max_unreadable": (NUMBER, 0),
     "trainer.accumulate": ((int,), 1),
     "trainer.validate_every": ((int,), 1),
     "decoder.width": ((int,), 1),
@@ -66,6 +68,7 @@ RULES: dict[str, tuple[tuple[type, ...], float | None]] = {
 
 MOST: dict[str, float] = {
     "label_fraction": 1,
+    "data.max_unreadable": 1,
     "protocol.label_smoothing": 0.99,
     "protocol.drop_path": 0.99,
     "protocol.layer_decay": 1,
@@ -76,6 +79,8 @@ MOST: dict[str, float] = {
 """Greatest value of some of them."""
 
 NEVER_CHOSEN = (
+    "data.repeats",
+    "data.max_unreadable",
     "optim.weight_decay",
     "optim.momentum",
     "optim.betas",
@@ -130,8 +135,8 @@ def check_values(config: Config) -> None:
         wrong.append(f"protocol.pool={flat['protocol.pool']} is neither mean nor token")
     if flat.get("logger.name") not in (None, "csv", "wandb"):
         wrong.append(f"logger.name={flat['logger.name']} is neither csv nor wandb")
-    if flat.get("data.channels") not in (None, 1, 3):
-        wrong.append(f"data.channels={flat['data.channels']} is neither 1 (grey) nor 3 (colour)")
+    if flat.get("data.bits") not in (None, 8, 16):
+        wrong.append(f"data.bits={flat['data.bits']} is neither 8 nor 16")
     if wrong:
         raise ValueError("; ".join(wrong))
 

@@ -95,8 +95,8 @@ def choose_images_and_model(
     side = look.short_side if given is None else (given if isinstance(given, int) else min(given))
     preset, size, reason = preset_for(side, look.count, machine)
     chooser.fill("data.image_size", size, reason)
-    seen = "every image looked at is grey" if look.channels == 1 else "colour among the images looked at"
-    chooser.fill("data.channels", look.channels, seen)
+    seen = {1: "every image looked at is grey", 3: "colour among the images looked at"}
+    chooser.fill("data.channels", look.channels, seen.get(look.channels, "what the images hold"))
     values = load_preset(preset)
     if chooser.get("model.name") is None:
         chooser.choices.append(Choice("model", preset, reason))
@@ -108,7 +108,9 @@ def choose_images_and_model(
 
 
 def choose_loading(chooser: Chooser, look: Look, machine: Machine, devices: int) -> None:
-    """Choose crops, flips and worker processes."""
+    """Choose depth, crops, flips and worker processes."""
+    deep = "16 bits or floats among the images looked at"
+    chooser.fill("data.bits", look.bits, deep if look.bits > 8 else "no image looked at holds more")
     if look.short_side < 24:
         chooser.fill("data.min_scale", 0.6, "so few pixels leave little to crop")
     if look.short_side >= 112 and chooser.get("protocol.name") is not None:

@@ -83,7 +83,7 @@ def prepare(config: Config, overrides: Sequence[str] = ()) -> Pretraining:
     setting = open_setting(config, "pretrain", overrides)
     config, chooser = setting.config, setting.chooser
 
-    splits = load_splits(config["data"])
+    splits = load_splits(config["data"], setting.folder.path)
     look = look_at(splits.train)
     choose_images_and_model(chooser, look, setting.machine, load_preset)
     choose_loading(chooser, look, setting.machine, setting.devices)

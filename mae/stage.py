@@ -15,6 +15,7 @@ from mae.checkpoints.format import save
 from mae.checks import Config, check_values
 from mae.data.datamodule import ImageData
 from mae.data.sources import Splits
+from mae.data.unreadable import UnreadableImages
 from mae.defaults import Chooser, Machine
 from mae.models.encoder import Encoder
 from mae.optim.schedule import scaled_lr
@@ -123,6 +124,11 @@ def build_data(setting: Setting, splits: Splits, encoder: Encoder) -> ImageData:
         num_workers=options["num_workers"],
         seed=setting.config["seed"],
         rand_augment=setting.config.get("protocol", {}).get("rand_augment") or 0,
+        bits=options["bits"],
+        repeats=options["repeats"],
+        unreadable=UnreadableImages(
+            sum(len(part) for part in splits.parts), options["max_unreadable"], setting.folder.path / "unreadable.txt"
+        ),
     )
     if options["mean"] is None or options["std"] is None:
         options["mean"], options["std"] = (list(values) for values in data.measure_pixels())

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 import mae
-from mae.data.datamodule import Batch
+from mae.data.batches import Batch
 from tests.test_finetune import QUICK, state
 from tests.training.runs import ENCODER, job, names, shared_pretraining
 

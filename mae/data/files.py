@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
-from mae.data.decode import EXTENSIONS, read_image, read_size
-from mae.data.sources import Splits, with_validation
+from mae.data.decode import EXTENSIONS, EncodedPicture, Picture, read_bytes, read_size
+from mae.data.sources import Source, Splits, with_validation
 
 
 def existing_folder(root: str | Path | None, source: str) -> Path:
@@ -71,10 +70,8 @@ def _walk(root: Path, below: str, above: tuple[tuple[int, int], ...]) -> Iterato
             yield f"{below}{entry.name}"
 
 
-class FileSource:
+class FileSource(Source):
     """Image files below a root, with or without labels."""
-
-    in_memory = False
 
     def __init__(
         self, root: Path, names: list[str], labels: np.ndarray | None = None, classes: tuple[str, ...] = ()
@@ -92,9 +89,10 @@ class FileSource:
         """Return the file."""
         return self.root / os.fsdecode(self.names[index])
 
-    def image(self, index: int) -> Tensor:
-        """Return an image as uint8 (C, H, W)."""
-        return read_image(self.path(index))
+    def open(self, index: int) -> Picture:
+        """Open an image."""
+        path = self.path(index)
+        return EncodedPicture(read_bytes(path), str(path))
 
     def size(self, index: int) -> tuple[int, int]:
         """Return (H, W) from the header."""

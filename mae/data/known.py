@@ -15,11 +15,12 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.transforms.v2 import functional as TF
 
+from mae.data.decode import Picture, TensorPicture
 from mae.data.sources import Source, Splits, Subset, hold_out, with_validation
 
 
-class TensorSource:
-    """Images that lie in memory: uint8 (N, C, H, W)."""
+class TensorSource(Source):
+    """Images that lie in memory: (N, C, H, W), uint8 or float32."""
 
     in_memory = True
 
@@ -31,13 +32,9 @@ class TensorSource:
     def __len__(self) -> int:
         return len(self.images)
 
-    def image(self, index: int) -> Tensor:
-        """Return an image as uint8 (C, H, W)."""
-        return self.images[index]
-
-    def size(self, index: int) -> tuple[int, int]:
-        """Return (H, W)."""
-        return self.images.shape[2], self.images.shape[3]
+    def open(self, index: int) -> Picture:
+        """Open an image."""
+        return TensorPicture(self.images[index])
 
     def name(self, index: int) -> str:
         """Return the number."""
@@ -53,10 +50,8 @@ def digits() -> Splits:
     return with_validation(Subset(everything, rest), None, Subset(everything, test))
 
 
-class TorchvisionSource:
+class TorchvisionSource(Source):
     """A torchvision data set that gives (PIL image, class) pairs."""
-
-    in_memory = False
 
     def __init__(self, dataset: Any, labels: np.ndarray | None, classes: tuple[str, ...]) -> None:
         self.dataset = dataset
@@ -66,17 +61,12 @@ class TorchvisionSource:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def image(self, index: int) -> Tensor:
-        """Return an image as uint8 (C, H, W)."""
+    def open(self, index: int) -> Picture:
+        """Open an image, which decodes it."""
         picture = self.dataset[index][0]
         if picture.mode not in ("L", "RGB"):
             picture = picture.convert("RGB")
-        return TF.pil_to_tensor(picture)  # type: ignore[no-any-return]
-
-    def size(self, index: int) -> tuple[int, int]:
-        """Return (H, W)."""
-        width, height = self.dataset[index][0].size
-        return height, width
+        return TensorPicture(TF.pil_to_tensor(picture))
 
     def name(self, index: int) -> str:
         """Return the number."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from mae.data.decode import UnreadableImageError
 from mae.data.sources import Source
@@ -19,11 +20,12 @@ class Look:
 
     Attributes:
         count: N, all images.
-        channels: 1 where every decoded image is grey, else 3.
+        channels: C: 1 where every decoded image is grey, 3 where one is in colour; the data's own for others.
         short_side: Median of the shorter sides, in pixels.
         smallest: The smallest side in the sample.
         largest: The largest side in the sample.
         in_memory: Whether images cost no reading and decoding.
+        bits: 8, or 16 where a decoded image holds more.
     """
 
     count: int
@@ -32,10 +34,13 @@ class Look:
     smallest: int
     largest: int
     in_memory: bool
+    bits: int = 8
 
     def __str__(self) -> str:
         size = f"{self.smallest} px" if self.smallest == self.largest else f"{self.smallest} to {self.largest} px"
-        return f"{self.count:,} {'grey' if self.channels == 1 else 'colour'} images of {size} (median short side {self.short_side})"
+        kind = {1: "grey", 3: "colour"}.get(self.channels, f"{self.channels}-channel")
+        depth = "" if self.bits == 8 else " with more than 8 bits"
+        return f"{self.count:,} {kind} images of {size}{depth} (median short side {self.short_side})"
 
 
 def spread(total: int, wanted: int) -> np.ndarray:
@@ -47,7 +52,7 @@ def look_at(source: Source) -> Look:
     """Read the sizes of up to 256 images, and decode up to 16, evenly spread.
 
     Raises:
-        ValueError: None of them can be read.
+        ValueError: None of them can be read, or their channels cannot be mixed.
     """
     sizes, error = [], None
     for index in spread(len(source), SIZES_READ):
@@ -55,18 +60,24 @@ def look_at(source: Source) -> Look:
             sizes.append(source.size(int(index)))
         except UnreadableImageError as unreadable:
             error = unreadable
-    channels = set()
+    channels, deep = set(), False
     for index in spread(len(source), IMAGES_DECODED):
         try:
-            channels.add(source.image(int(index)).shape[0])
+            image = source.image(int(index))
+            channels.add(image.shape[0])
+            deep |= image.dtype != torch.uint8
         except UnreadableImageError as unreadable:
             error = unreadable
     if not sizes or not channels:
         raise ValueError(f"none of the images looked at can be read: {error}")
+    if len(channels) > 1 and channels != {1, 3}:
+        held = " and ".join(str(number) for number in sorted(channels))
+        raise ValueError(f"images of {held} channels are mixed: only grey and colour images can stand side by side")
     sides = np.array(sizes)
     return Look(
         count=len(source),
         channels=max(channels),
+        bits=16 if deep else 8,
         short_side=int(np.median(sides.min(axis=1))),
         smallest=int(sides.min()),
         largest=int(sides.max()),

@@ -2,42 +2,48 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from torch import Tensor
 
+from mae.data.decode import Picture
 
-class Source(Protocol):
-    """Images by index, as stored: uint8 (C, H, W)."""
 
-    classes: tuple[str, ...]
+class Source(ABC):
+    """Images by index, as stored."""
+
+    classes: tuple[str, ...] = ()
     """Names of the K classes; empty where there are no labels."""
-    labels: np.ndarray | None
+    labels: np.ndarray | None = None
     """(N,) int64, known without decoding any image; None where there are no labels."""
-    in_memory: bool
+    in_memory = False
     """Whether an image costs no reading and decoding."""
 
+    @abstractmethod
     def __len__(self) -> int:
         """N."""
-        ...
 
-    def image(self, index: int) -> Tensor:
-        """Return an image as uint8 (C, H, W); C is 1 or 3. Raises ValueError where it cannot be read."""
-        ...
+    @abstractmethod
+    def open(self, index: int) -> Picture:
+        """Open an image. Raises UnreadableImageError where it cannot be read."""
 
-    def size(self, index: int) -> tuple[int, int]:
-        """Return (H, W) without decoding, where the format allows. Raises ValueError where it cannot be read."""
-        ...
-
+    @abstractmethod
     def name(self, index: int) -> str:
         """Return what a person calls this image: a path, or a number."""
-        ...
+
+    def image(self, index: int) -> Tensor:
+        """Return an image (C, H, W), uint8 or float32. Raises UnreadableImageError where it cannot be read."""
+        return self.open(index).decode()
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Return (H, W) without decoding, where the format allows. Raises UnreadableImageError where it cannot be read."""
+        return self.open(index).size
 
 
-class Subset:
+class Subset(Source):
     """Some of a source's images, in the order of the indices."""
 
     def __init__(self, source: Source, indices: Sequence[int] | np.ndarray) -> None:
@@ -50,9 +56,9 @@ class Subset:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def image(self, index: int) -> Tensor:
-        """Return an image as uint8 (C, H, W)."""
-        return self.source.image(int(self.indices[index]))
+    def open(self, index: int) -> Picture:
+        """Open an image."""
+        return self.source.open(int(self.indices[index]))
 
     def size(self, index: int) -> tuple[int, int]:
         """Return (H, W)."""
@@ -72,6 +78,11 @@ class Splits:
     test: Source | None
     origin: str
     """Where the validation split comes from, in words."""
+
+    @property
+    def parts(self) -> tuple[Source, ...]:
+        """The splits that there are."""
+        return (self.train, self.val) if self.test is None else (self.train, self.val, self.test)
 
 
 VALIDATION_SHARE = 0.1

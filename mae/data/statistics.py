@@ -9,14 +9,14 @@ from torch import Tensor
 
 
 def measure_pixels(images: Iterable[Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return per-channel mean and standard deviation of uint8 images (C, H, W), of pixels in [0, 1].
+    """Return per-channel mean and standard deviation of images (C, H, W): uint8, taken as [0, 1], or float32 as they are.
 
     Raises:
         ValueError: There is no image, or every image is one flat colour.
     """
     count, total, squares = 0, torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     for image in images:
-        pixels = image.flatten(1).double() / 255
+        pixels = unit_pixels(image).flatten(1).double()
         count += pixels.shape[1]
         total = total + pixels.sum(1)
         squares = squares + pixels.square().sum(1)
@@ -24,13 +24,20 @@ def measure_pixels(images: Iterable[Tensor]) -> tuple[tuple[float, ...], tuple[f
         raise ValueError("no image to measure the pixel statistics on")
     mean = total / count
     std = (squares / count - mean.square()).clamp_min(0).sqrt()
-    if (std < 1e-4).all():
+    if (std <= 1e-4 * mean.abs()).all():
         raise ValueError(
             f"the images hold one flat colour ({', '.join(f'{value:.3f}' for value in mean)}): nothing to learn"
         )
-    return tuple(round(value, 6) for value in mean.tolist()), tuple(
-        round(max(value, 1e-3), 6) for value in std.tolist()
+    # A channel that is flat in these images would be blown up without bound where it varies elsewhere.
+    std = std.maximum(0.01 * std.max())
+    return tuple(float(f"{value:.6g}") for value in mean.tolist()), tuple(
+        float(f"{value:.6g}") for value in std.tolist()
     )
+
+
+def unit_pixels(images: Tensor) -> Tensor:
+    """Return float32 images: uint8 in [0, 1], others as they are."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
 def pixel_tensors(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
@@ -39,8 +46,14 @@ def pixel_tensors(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, 
 
 
 def standardize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Turn uint8 (B, C, H, W) into float32 of mean 0 and deviation 1; ``mean`` and ``std`` are (C, 1, 1), for [0, 1]."""
-    return (images.float() / 255 - mean) / std
+    """Turn images (B, C, H, W) into float32 of mean 0 and deviation 1.
+
+    Args:
+        images: uint8, taken as [0, 1], or float32 as they are.
+        mean: (C, 1, 1), of pixels in that range.
+        std: As ``mean``.
+    """
+    return (unit_pixels(images) - mean) / std
 
 
 def unstandardize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:

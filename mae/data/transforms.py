@@ -1,23 +1,56 @@
-"""Crops and flips on uint8 images; pixels are standardised on the device."""
+"""Crops and flips on images as stored; pixels are standardised on the device."""
 
 from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from mae.data.augment import RandAugment
+from mae.data.decode import REDUCTIONS, Picture
 
 
-def resized_crop(image: Tensor, top: int, left: int, height: int, width: int, size: tuple[int, int]) -> Tensor:
-    """Cut a window out of uint8 (C, H, W) and resize it, bicubic and antialiased.
+class Window(NamedTuple):
+    """A part of an image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def resized_crop(image: Tensor, window: Window, size: tuple[int, int]) -> Tensor:
+    """Cut a window out of an image (C, H, W), uint8 or float, and resize it, bicubic and antialiased.
 
     The same pixels as torchvision's ``resized_crop``, without its dispatch, which costs as much as the work on small images.
     """
-    window = image[:, top : top + height, left : left + width].unsqueeze(0)
-    return F.interpolate(window, size=size, mode="bicubic", antialias=True, align_corners=False).squeeze(0)
+    top, left, height, width = window
+    if (height, width) == size:
+        return image[:, top : top + height, left : left + width]
+    part = image[:, top : top + height, left : left + width].unsqueeze(0)
+    return F.interpolate(part, size=size, mode="bicubic", antialias=True, align_corners=False).squeeze(0)
+
+
+def cut(picture: Picture, windows: Sequence[Window], size: tuple[int, int]) -> list[Tensor]:
+    """Decode a picture once and cut windows out of it, each resized to ``size`` (H, W).
+
+    Where all windows are twice as large as ``size`` or more, a JPEG is decoded at half its scale, a quarter or an eighth. The
+    windows are then moved to that grid, by less than a 224th of their side where ``size`` is 224.
+    """
+    reduce = min((_reduction(window, size) for window in windows), default=1) if picture.reducible else 1
+    image = picture.decode(reduce)
+    return [resized_crop(image, Window(*(side // reduce for side in window)), size) for window in windows]
+
+
+def _reduction(window: Window, size: tuple[int, int]) -> int:
+    """Return how far an image may be reduced without losing a pixel of what is cut out of it."""
+    return next(
+        (factor for factor in REDUCTIONS if window.height >= factor * size[0] and window.width >= factor * size[1]), 1
+    )
 
 
 class TrainTransform:
@@ -41,15 +74,9 @@ class TrainTransform:
         self.flip = flip
         self.augment = RandAugment(rand_augment) if rand_augment else None
 
-    def __call__(self, image: Tensor, rng: random.Random) -> Tensor:
-        """Transform an image; all that is drawn is a function of the generator alone."""
-        top, left, height, width = self.draw_crop(image.shape[-2], image.shape[-1], rng)
-        image = resized_crop(image, top, left, height, width, self.image_size)
-        image = image.flip(-1) if self.flip and rng.random() < 0.5 else image
-        return image if self.augment is None else self.augment(image, rng)
-
-    def draw_crop(self, height: int, width: int, rng: random.Random) -> tuple[int, int, int, int]:
-        """Return (top, left, height, width): area share in (min_scale, 1), aspect in (3/4, 4/3) of the wanted one."""
+    def draw(self, size: tuple[int, int], rng: random.Random) -> Window:
+        """Draw a window of an image of ``size`` (H, W): area share in (min_scale, 1), aspect in (3/4, 4/3) of the wanted one."""
+        height, width = size
         wanted = self.image_size[1] / self.image_size[0]
         if self.min_scale < 1:
             for _ in range(10):
@@ -57,10 +84,15 @@ class TrainTransform:
                 aspect = wanted * math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
                 w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
                 if 0 < w <= width and 0 < h <= height:
-                    return rng.randint(0, height - h), rng.randint(0, width - w), h, w
+                    return Window(rng.randint(0, height - h), rng.randint(0, width - w), h, w)
         # Nothing fitted (a very long image), or nothing is to be cut: the largest centre crop of the wanted shape.
         h, w = _largest(height, width, wanted)
-        return (height - h) // 2, (width - w) // 2, h, w
+        return Window((height - h) // 2, (width - w) // 2, h, w)
+
+    def finish(self, image: Tensor, rng: random.Random) -> Tensor:
+        """Flip and augment what was cut out."""
+        image = image.flip(-1) if self.flip and rng.random() < 0.5 else image
+        return image if self.augment is None else self.augment(image, rng)
 
 
 class EvalTransform:
@@ -75,14 +107,16 @@ class EvalTransform:
         self.image_size = image_size
         self.share = share
 
-    def __call__(self, image: Tensor, rng: random.Random | None = None) -> Tensor:
-        """Transform an image; nothing is random."""
-        height, width = image.shape[-2:]
-        if (height, width) == self.image_size and self.share == 1:
-            return image
+    def draw(self, size: tuple[int, int], rng: random.Random | None = None) -> Window:
+        """Return the window of an image of ``size`` (H, W); nothing is random."""
+        height, width = size
         h, w = _largest(height, width, self.image_size[1] / self.image_size[0])
         h, w = max(1, round(h * self.share)), max(1, round(w * self.share))
-        return resized_crop(image, (height - h) // 2, (width - w) // 2, h, w, self.image_size)
+        return Window((height - h) // 2, (width - w) // 2, h, w)
+
+    def finish(self, image: Tensor, rng: random.Random | None = None) -> Tensor:
+        """Return the image."""
+        return image
 
 
 def _largest(height: int, width: int, aspect: float) -> tuple[int, int]:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mae.data.datamodule import Batch
+from mae.data.batches import Batch
 from mae.data.statistics import standardize
 from mae.models.classifier import check_pool, pool_tokens
 from mae.models.encoder import Encoder

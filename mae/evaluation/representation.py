@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mae.data.datamodule import Batch
+from mae.data.batches import Batch
 from mae.data.statistics import standardize
 from mae.models.patches import patchify
 from mae.objectives.pixels import normalize_patches

@@ -56,7 +56,7 @@ def prepare_evaluation(config: Config, overrides: Sequence[str] = ()) -> Evaluat
     setting.config["protocol"] = trained["protocol"]
     checkpoint = read_checkpoint(path)
     encoder, _ = encoder_from(checkpoint)
-    splits = load_splits(setting.config["data"])
+    splits = load_splits(setting.config["data"], setting.folder.path)
     look = look_at(splits.train)
     follow_checkpoint(setting.chooser, checkpoint)
     if as_pair(image_size(setting.config)) != encoder.image_size:

@@ -68,7 +68,7 @@ def open_labelled(setting: Setting, checkpoint: Checkpoint | None) -> tuple[Spli
         ValueError: There are no labels, or fewer than asked for; or the data do not fit the checkpoint.
         FileNotFoundError: The folder does not exist.
     """
-    splits = labelled_splits(setting.config)
+    splits = labelled_splits(setting.config, setting.folder.path)
     look = look_at(splits.train)
     if checkpoint is not None:
         follow_checkpoint(setting.chooser, checkpoint)
@@ -78,13 +78,13 @@ def open_labelled(setting: Setting, checkpoint: Checkpoint | None) -> tuple[Spli
     return splits, look
 
 
-def labelled_splits(config: Config) -> Splits:
+def labelled_splits(config: Config, run_dir: Path | None = None) -> Splits:
     """Open labelled data, with the draw of training labels that the config asks for.
 
     Raises:
         ValueError: There are no labels, fewer than asked for, or none of a class that is to be recognised.
     """
-    splits = load_splits(config["data"])
+    splits = load_splits(config["data"], run_dir)
     source, train = config["data"]["source"], splits.train
     if train.labels is None:
         raise ValueError(

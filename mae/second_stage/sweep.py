@@ -12,7 +12,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from mae.data.datamodule import ShuffledSampler
+from mae.data.order import ShuffledSampler
 from mae.evaluation.features import extract_features
 from mae.evaluation.sweep import Candidate, Pooled, Probe, train_probes
 from mae.models.classifier import Classifier, pool_tokens

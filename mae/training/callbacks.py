@@ -74,7 +74,7 @@ class ReconstructionPictures(L.Callback):
         if self._shown is None:
             dataset = self.data.val_dataloader().dataset
             chosen = spread(len(self.data.splits.val), self.images)
-            self._shown = torch.stack([dataset[0, int(i)][0] for i in chosen]), torch.from_numpy(chosen)
+            self._shown = torch.stack([dataset[0, int(i)].images[0] for i in chosen]), torch.from_numpy(chosen)
         images = standardize(self._shown[0].to(module.device), module.mean, module.std)
         plan = module.validation_plan(self._shown[1].to(module.device))
         parts = reconstruct(module.model, images, plan)

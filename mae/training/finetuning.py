@@ -14,7 +14,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from mae.checkpoints.format import describe
-from mae.data.datamodule import Batch
+from mae.data.batches import Batch
 from mae.data.statistics import pixel_tensors, standardize
 from mae.masking.samplers import derive_seed
 from mae.models.classifier import Classifier

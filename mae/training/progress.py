@@ -9,7 +9,7 @@ import lightning as L
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from mae.data.datamodule import Batch
+from mae.data.batches import Batch
 
 REFRESH_SECONDS = 0.5  # reading the loss synchronises with the device, so it is read no more often than this
 LINE_SECONDS = 20.0  # between lines where the output is no terminal

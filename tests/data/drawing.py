@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+
+from mae.data.decode import TensorPicture
+from mae.data.transforms import cut
 
 
 def smooth(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -32,3 +38,11 @@ def write_folder(root: Path, count: int, height: int = 20, width: int = 20, *, g
     for number in range(count):
         write_image(root / f"image_{number:03}.png", height, width, seed=number, grey=grey)
     return root
+
+
+def seen(transform: Any, image: torch.Tensor, rng: random.Random | None = None) -> torch.Tensor:
+    """Return what a transform shows of an image (C, H, W)."""
+    rng = rng or random.Random(0)
+    window = transform.draw(tuple(image.shape[-2:]), rng)
+    (part,) = cut(TensorPicture(image), [window], transform.image_size)
+    return transform.finish(part, rng)

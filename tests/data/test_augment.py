@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mae.data.augment import RandAugment
 from mae.data.transforms import TrainTransform
-from tests.data.drawing import smooth
+from tests.data.drawing import seen, smooth
 from tests.data.test_datamodule import build, epoch, same
 
 
@@ -129,9 +129,9 @@ def test_it_follows_crop_and_flip_and_is_off_at_zero() -> None:
     changed = 0
     for seed in range(40):
         rng = random.Random(seed)
-        cropped = plain(image, rng)
-        assert torch.equal(off(image, random.Random(seed)), cropped)
-        result = on(image, random.Random(seed))
+        cropped = seen(plain, image, rng)
+        assert torch.equal(seen(off, image, random.Random(seed)), cropped)
+        result = seen(on, image, random.Random(seed))
         assert torch.equal(result, RandAugment(9)(cropped, rng))
         changed += not torch.equal(result, cropped)
     assert changed > 20

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from mae.data.datamodule import Batch, ImageData, ImageDataset, OrderedSampler, ShuffledSampler
+from mae.data.batches import Batch, ImageDataset
+from mae.data.datamodule import ImageData
 from mae.data.files import FileSource, find_images
 from mae.data.known import TensorSource
+from mae.data.order import OrderedSampler, ShuffledSampler
 from mae.data.sources import Splits
 from mae.data.transforms import EvalTransform
-from tests.data.drawing import smooth, write_folder
+from tests.data.drawing import seen, smooth, write_folder
 
 
 def pictures(count: int, *, channels: int = 3, labelled: bool = True) -> TensorSource:
@@ -51,7 +53,7 @@ def order(batches: list[Batch]) -> list[int]:
 
 
 def same(first: list[Batch], second: list[Batch]) -> bool:
-    return all(torch.equal(a, b) for x, y in zip(first, second, strict=True) for a, b in zip(x, y, strict=True))
+    return all(torch.equal(a, b) for x, y in zip(first, second, strict=True) for a, b in zip(x[:3], y[:3], strict=True))
 
 
 def test_batches_are_bytes_with_labels_and_indices() -> None:
@@ -70,7 +72,7 @@ def test_labels_that_are_not_there_are_minus_one() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_come_in_the_channels_of_the_model(channels: int) -> None:
     dataset = ImageDataset(pictures(2, channels=4 - channels), EvalTransform((16, 16)), channels)
-    assert dataset[0, 0][0].shape == (channels, 16, 16)
+    assert dataset[0, 0].images[0].shape == (channels, 16, 16)
 
 
 def test_an_epoch_holds_each_image_once_less_the_remainder() -> None:
@@ -163,7 +165,7 @@ def test_steps_per_epoch_are_the_batches_that_come() -> None:
 
 def test_statistics_are_those_of_the_images_as_evaluation_shows_them() -> None:
     data = build()
-    shown = np.stack([EvalTransform((16, 16))(data.splits.train.image(i)).numpy() for i in range(23)]) / 255
+    shown = np.stack([seen(EvalTransform((16, 16)), data.splits.train.image(i)).numpy() for i in range(23)]) / 255
     mean, std = data.measure_pixels()
     assert mean == pytest.approx(shown.mean(axis=(0, 2, 3)), abs=1e-5)
     assert std == pytest.approx(shown.std(axis=(0, 2, 3)), abs=1e-5)
@@ -202,7 +204,7 @@ def test_a_damaged_file_is_named_and_batches_keep_their_size(damaged: Callable[[
 
 def test_the_image_that_stands_in_brings_its_own_label(damaged: Callable[[], FileSource]) -> None:
     dataset = ImageDataset(damaged(), EvalTransform((16, 16)), 3)
-    with pytest.warns(UserWarning, match="cannot be read"):
-        image, label, _ = dataset[0, 3]
-    assert torch.equal(image, dataset[0, 4][0])
+    images, label, _, unreadable = dataset[0, 3]
+    assert [message.partition(" cannot")[0].rpartition("/")[2] for message in unreadable] == ["image_003.png"]
+    assert torch.equal(images, dataset[0, 4].images)
     assert label == 1

@@ -10,7 +10,8 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 import mae
-from mae.data.datamodule import Batch, ImageData
+from mae.data.batches import Batch
+from mae.data.datamodule import ImageData
 from mae.data.known import digits
 from mae.data.sources import Splits
 from mae.evaluation.features import extract_features, frozen, raw_pixels

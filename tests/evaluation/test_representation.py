@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mae.data.datamodule import Batch
+from mae.data.batches import Batch
 from mae.evaluation.representation import feature_std, flat_patches, patch_figures, rankme
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mae.data.datamodule import Batch
+from mae.data.batches import Batch
 from mae.models.classifier import Classifier
 from mae.models.encoder import Encoder
 from mae.models.heads import LinearHead

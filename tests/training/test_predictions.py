@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mae.data.datamodule import Batch, OrderedSampler
+from mae.data.batches import Batch
+from mae.data.order import OrderedSampler
 from mae.models.classifier import Classifier
 from mae.models.encoder import Encoder
 from mae.models.heads import LinearHead

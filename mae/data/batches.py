@@ -1,0 +1,163 @@
+"""Images of a source to batches, by a loader that can go on in the middle of an epoch."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from mae.data.decode import Picture, UnreadableImageError, to_bits, to_channels
+from mae.data.order import Key, ResumableSampler
+from mae.data.sources import Source
+from mae.data.transforms import Window, cut
+from mae.data.unreadable import UnreadableImages
+
+
+class Batch(NamedTuple):
+    """What a step sees.
+
+    Attributes:
+        images: (B, C, H, W), uint8 or float32.
+        labels: int64 (B,), -1 where there is none.
+        indices: int64 (B,), in the split.
+        unreadable: Names of images that others stand in for.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    unreadable: tuple[str, ...] = ()
+
+
+class Transform(Protocol):
+    """A stored image to one of the model's size; all chance comes from the generator."""
+
+    image_size: tuple[int, int]
+
+    def draw(self, size: tuple[int, int], rng: random.Random) -> Window:
+        """Return the part of an image of ``size`` (H, W) that is seen."""
+        ...
+
+    def finish(self, image: Tensor, rng: random.Random) -> Tensor:
+        """Return what was cut out, flipped and augmented."""
+        ...
+
+
+class Item(NamedTuple):
+    """The crops of one image, (R, C, H, W), its label, and its position in the split."""
+
+    images: Tensor
+    label: int
+    position: int
+    unreadable: tuple[str, ...]
+
+
+class ImageDataset(Dataset[Item]):
+    """A source seen through a transform, keyed by (epoch, index).
+
+    Args:
+        source: Images as stored.
+        transform: Draws windows and finishes them.
+        channels: C of the result.
+        seed: Crops and flips are functions of (seed, epoch, index).
+        bits: 8 for uint8, 16 for float32 that keeps the full depth.
+        repeats: Crops of each image, which is decoded once.
+    """
+
+    def __init__(
+        self, source: Source, transform: Transform, channels: int, seed: int = 0, bits: int = 8, repeats: int = 1
+    ) -> None:
+        self.source = source
+        self.transform = transform
+        self.channels = channels
+        self.seed = seed
+        self.bits = bits
+        self.repeats = repeats
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, key: Key) -> Item:
+        """Return the crops of an image; where it is damaged, of the next one that is not: batches keep their size."""
+        epoch, index = key
+        unreadable: list[str] = []
+        for step in range(len(self.source)):
+            candidate = (index + step) % len(self.source)
+            try:
+                images = self.crops(self.source.open(candidate), epoch, index)
+            except UnreadableImageError as error:
+                unreadable.append(str(error))
+                continue
+            label = -1 if self.source.labels is None else int(self.source.labels[candidate])
+            return Item(images, label, index, tuple(unreadable))
+        raise UnreadableImageError(f"no image of the split can be read: {unreadable[0]}")
+
+    def crops(self, picture: Picture, epoch: int, index: int) -> Tensor:
+        """Return the crops (R, C, H, W) of a picture that an epoch sees."""
+        chance = [
+            random.Random(f"{self.seed} {epoch} {index}" + (f" {repeat}" if repeat else ""))
+            for repeat in range(self.repeats)
+        ]
+        windows = [self.transform.draw(picture.size, rng) for rng in chance]
+        images = cut(picture, windows, self.transform.image_size)
+        finished = [self.transform.finish(image, rng) for image, rng in zip(images, chance, strict=True)]
+        return torch.stack([to_channels(to_bits(image, self.bits), self.channels) for image in finished])
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Join the crops of images into a batch; those of one image stand side by side."""
+    repeats = len(items[0].images)
+    return Batch(
+        torch.cat([item.images for item in items]),
+        torch.tensor([item.label for item in items]).repeat_interleave(repeats),
+        torch.tensor([item.position for item in items]).repeat_interleave(repeats),
+        tuple(message for item in items for message in item.unreadable),
+    )
+
+
+class BatchLoader(DataLoader[Any]):
+    """Batches of a data set; knows how far it is, so that a stopped epoch goes on with the very next batch.
+
+    Lightning keeps the state of a loader in its checkpoints, and gives it back where a run goes on within an epoch.
+
+    Args:
+        dataset: Gives items.
+        sampler: Gives keys.
+        unreadable: Hears of images that cannot be read.
+        options: Of a torch DataLoader.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Item],
+        sampler: ResumableSampler,
+        unreadable: UnreadableImages,
+        **options: Any,
+    ) -> None:
+        super().__init__(dataset, sampler=sampler, collate_fn=collate, **options)
+        self.order = sampler
+        self.unreadable = unreadable
+        self._done = 0
+        self._resume_at = 0
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        """Yield the batches of an epoch, or after ``load_state_dict`` those that are left of it."""
+        self._done, self._resume_at = self._resume_at, 0
+        assert self.batch_size is not None, "batches are made by this loader"
+        self.order.first = self._done * self.batch_size
+        for batch in super().__iter__():
+            self._done += 1
+            self.unreadable.add(batch.unreadable)
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the number of batches of this epoch that were taken."""
+        return {"batches": self._done}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Begin the next iteration after these batches."""
+        self._resume_at = state_dict["batches"] % max(1, len(self))
