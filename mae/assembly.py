@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from mae.checks import Config, leaves
+from mae.data.unreadable import TooManyUnreadableError
 
 
 class Job(Protocol):
@@ -185,6 +186,20 @@ def resumed_config(config: Config, stored: Config, overrides: Sequence[str]) -> 
     return plain(merged)
 
 
+def run_job(job: Job) -> None:
+    """Run a job; what ends it from outside, or in its data, is one line. Exit status 130 where it was stopped, else 2."""
+    from mae.training.stopping import StoppedError  # not at the top: --help need not wait for Lightning
+
+    try:
+        job.run()
+    except StoppedError as stopped:
+        Console(stderr=True, soft_wrap=True).print(f"[bold]{_escape(str(stopped))}[/]", highlight=False)
+        sys.exit(130)
+    except TooManyUnreadableError as error:
+        with one_line_errors():
+            raise error
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Turn the errors that a user can cause into one line and exit status 2."""
@@ -229,7 +244,7 @@ def script(
                 raise
             refused.append(context.job.num)
             return
-        job.run()
+        run_job(job)
         finished.append(Path(values["run_dir"]))
 
     def main() -> None:

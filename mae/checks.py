@@ -40,6 +40,7 @@ RULES: dict[str, tuple[tuple[type, ...], float | None]] = {
     "data.max_unreadable": (NUMBER, 0),
     "trainer.accumulate": ((int,), 1),
     "trainer.validate_every": ((int,), 1),
+    "trainer.save_minutes": (NUMBER, 0),
     "decoder.width": ((int,), 1),
     "decoder.depth": ((int,), 1),
     "decoder.heads": ((int,), 1),
@@ -81,6 +82,7 @@ MOST: dict[str, float] = {
 NEVER_CHOSEN = (
     "data.repeats",
     "data.max_unreadable",
+    "trainer.save_minutes",
     "optim.weight_decay",
     "optim.momentum",
     "optim.betas",

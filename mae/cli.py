@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mae.assembly import Prepare, compose, one_line_errors
+from mae.assembly import Prepare, compose, one_line_errors, run_job
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -80,7 +80,7 @@ def write_tables(runs: Sequence[Path], into: Path | None = None) -> None:
 def _run(root: str, prepare: Prepare, overrides: Sequence[str]) -> None:
     with one_line_errors():
         job = prepare(compose(root, overrides), overrides)
-    job.run()
+    run_job(job)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -25,6 +26,7 @@ from mae.run_folder import RunFolder, choose_run_folder, shared_with_children
 from mae.training.loggers import create_loggers
 from mae.training.optimization import Optimization
 from mae.training.progress import TrainingProgress
+from mae.training.stopping import Keep
 from mae.training.summary import Rows, show_summary
 from mae.training.trainer import (
     chosen_precision,
@@ -131,7 +133,10 @@ def build_data(setting: Setting, splits: Splits, encoder: Encoder) -> ImageData:
         ),
     )
     if options["mean"] is None or options["std"] is None:
-        options["mean"], options["std"] = (list(values) for values in data.measure_pixels())
+        known = splits.statistics
+        if known is None or len(known[0]) != encoder.in_channels:  # grey ones say nothing of the three colours
+            known = data.measure_pixels()
+        options["mean"], options["std"] = (list(values) for values in known)
     encoder.set_pixel_statistics(options["mean"], options["std"])
     return data
 
@@ -209,6 +214,8 @@ class Stage:
         """Return the trainer, and the progress that it shows."""
         config = setting.config
         progress = TrainingProgress(setting.console, quiet=setting.quiet)
+        last = setting.folder.path / "checkpoints" / "last.ckpt"
+        keep = Keep(last, config["trainer"]["save_minutes"], say=partial(progress.say, style="bold"))
         trainer = create_trainer(
             config["trainer"],
             folder=setting.folder.path,
@@ -218,7 +225,7 @@ class Stage:
             monitor=monitor,
             mode=mode,
             loggers=create_loggers(config, setting.folder.path, setting.folder.resume_step()),
-            callbacks=[progress, *callbacks],
+            callbacks=[progress, *callbacks, keep],
         )
         return trainer, progress
 

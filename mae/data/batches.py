@@ -150,8 +150,8 @@ class BatchLoader(DataLoader[Any]):
         assert self.batch_size is not None, "batches are made by this loader"
         self.order.first = self._done * self.batch_size
         for batch in super().__iter__():
+            self.unreadable.add(batch.unreadable)  # where this ends the run, the batch is not counted as taken
             self._done += 1
-            self.unreadable.add(batch.unreadable)
             yield batch
 
     def state_dict(self) -> dict[str, int]:

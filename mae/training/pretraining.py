@@ -62,9 +62,9 @@ class PretrainingModule(L.LightningModule):
         # Plain values only: the checkpoint must load with weights_only=True, and says how to build its model.
         self.save_hyperparameters({"model": describe(model), "seed": seed})
 
-    def on_train_epoch_start(self) -> None:
-        """Make what layers draw, such as drop path, a function of (seed, rank, epoch): a resume repeats it."""
-        torch.manual_seed(derive_seed(LAYERS, self.seed, self.global_rank, self.current_epoch))
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Make what layers draw, such as drop path, a function of (seed, rank, epoch, batch): a resume repeats it."""
+        torch.manual_seed(derive_seed(LAYERS, self.seed, self.global_rank, self.current_epoch, batch_idx))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss on the hidden patches of one batch."""

@@ -94,15 +94,15 @@ class TrainingProgress(L.Callback):
         self.bar.start()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Wait for the first batch."""
-        if self._began is None:  # measurements before the first step are not part of the pace
-            self._began = self._shown = time.perf_counter()
+        """Wait for the first batch; an epoch that goes on in the middle has no such start."""
         self.clock.ready()
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         """Stop waiting."""
+        if self._began is None:  # measurements before the first step are not part of the pace
+            self._began = self._shown = time.perf_counter()
         self.clock.begin()
 
     def on_train_batch_end(

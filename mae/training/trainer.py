@@ -89,7 +89,6 @@ def create_trainer(
         ModelCheckpoint(
             checkpoints, "best", monitor=monitor, mode=mode, enable_version_counter=False, auto_insert_metric_name=False
         ),
-        # At the ends of epochs alone: from there a resume repeats exactly what an uninterrupted run would have done.
         ModelCheckpoint(
             checkpoints,
             "last",

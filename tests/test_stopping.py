@@ -1,0 +1,149 @@
+"""A run that is stopped in the middle of an epoch goes on with the very next batch."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+
+from mae.training.stopping import StoppedError
+from tests.training.runs import job
+
+REPOSITORY = Path(__file__).parent.parent
+BARE = ("callbacks.knn=false", "callbacks.probe=false", "callbacks.rank=false", "callbacks.pictures=0")
+STEPS = 30  # three epochs of ten steps
+
+
+class Record(L.Callback):
+    """Notes which images each step sees, and asks the run to stop after a number of steps, as the shell would."""
+
+    def __init__(self, stop_after: int | None = None, by: signal.Signals = signal.SIGTERM) -> None:
+        self.stop_after, self.by = stop_after, by
+        self.images: list[list[int]] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.images.append(batch.indices.tolist())
+        if trainer.global_step == self.stop_after:
+            signal.raise_signal(self.by)
+
+
+def run(stage: str, folder: Path, *overrides: str, stop_after: int | None = None, **options: Any) -> list[list[int]]:
+    prepared = job(stage, folder, *overrides)
+    record = Record(stop_after, **options)
+    prepared.trainer.callbacks.insert(0, record)
+    if stop_after is None:
+        prepared.run()
+    else:
+        with pytest.raises(StoppedError, match=r"stopped at step \d+, which is kept: resume=true run_dir="):
+            prepared.run()
+    return record.images
+
+
+def state(folder: Path) -> dict[str, torch.Tensor]:
+    content = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    optimizer = content["optimizer_states"][0]["state"]
+    moments = {f"{key}/{name}": value for key, kept in optimizer.items() for name, value in kept.items()}
+    return {**content["state_dict"], **moments}
+
+
+def assert_same(first: Path, second: Path) -> None:
+    a, b = state(first), state(second)
+    assert a.keys() == b.keys()
+    assert [key for key in a if not torch.equal(torch.as_tensor(a[key]), torch.as_tensor(b[key]))] == []
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[int]]]:
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    images = run("pretrain", folder, *BARE, "epochs=3", "+model.options.proj_drop_rate=0.2")
+    assert len(images) == STEPS
+    return folder, images
+
+
+# The last step of an epoch ends with validation and a checkpoint of its own: the signal is heeded one step later.
+@pytest.mark.parametrize("step", [1, 2, 5, 9, 10, 11, 15, 20, 24, 29])
+def test_a_run_stopped_after_any_step_ends_as_if_it_had_never_stopped(
+    whole: tuple[Path, list[list[int]]], tmp_path: Path, step: int
+) -> None:
+    folder, overrides = tmp_path / "run", (*BARE, "epochs=3", "+model.options.proj_drop_rate=0.2")
+    before = run("pretrain", folder, *overrides, stop_after=step)
+    assert len(before) == step + (step % 10 == 0)
+    if step == 29:
+        assert not (folder / "results.json").exists()
+    after = run("pretrain", folder, "resume=true", "epochs=3")
+    assert before + after == whole[1]
+    assert_same(whole[0], folder)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("data.num_workers=2",),
+        ("trainer.accumulate=2",),
+        ("data.repeats=4", "epochs=1"),
+    ],
+    ids=["workers", "accumulation", "repeats"],
+)
+def test_loading_in_other_ways_goes_on_as_exactly(tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    images = run("pretrain", tmp_path / "whole", *BARE, *overrides)
+    before = run("pretrain", tmp_path / "parts", *BARE, *overrides, stop_after=7, by=signal.SIGINT)
+    after = run("pretrain", tmp_path / "parts", *overrides, "resume=true")
+    assert before + after == images
+    assert_same(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_finetuning_goes_on_within_an_epoch(whole: tuple[Path, list[list[int]]], tmp_path: Path) -> None:
+    overrides = (
+        f"checkpoint={whole[0]}",
+        "protocol=finetune",
+        "batch_size=64",
+        "labels_per_class=40",
+        "protocol.ema=0.9",
+    )
+    overrides += ("protocol.mixup=0.8", "protocol.erasing=0.25", "protocol.rand_augment=5")
+    images = run("finetune", tmp_path / "whole", *overrides)
+    before = run("finetune", tmp_path / "parts", *overrides, stop_after=8)
+    after = run("finetune", tmp_path / "parts", "resume=true")
+    assert before + after == images
+    assert_same(tmp_path / "whole", tmp_path / "parts")
+    results = [json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "parts")]
+    assert results[0]["test_top1"] == results[1]["test_top1"]
+
+
+def test_a_checkpoint_is_kept_every_few_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = job("pretrain", tmp_path / "run", *BARE, "trainer.save_minutes=1", "epochs=1")
+    saved: list[int] = []
+    minutes = iter(range(1000))
+    monkeypatch.setattr("mae.training.stopping.time.monotonic", lambda: 60 * 0.3 * next(minutes))
+    save = prepared.trainer.save_checkpoint
+    monkeypatch.setattr(
+        prepared.trainer, "save_checkpoint", lambda *given: (saved.append(prepared.trainer.global_step), save(*given))
+    )
+    prepared.run()
+    assert len(saved) >= 3
+    assert saved[0] < 6
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_to_the_script_is_one_line_and_the_command_that_goes_on(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "run"
+    command = [sys.executable, str(REPOSITORY / "train_pretrain.py"), f"run_dir={folder}", "epochs=400", *BARE]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    while not (folder / "checkpoints" / "last.ckpt").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    process.send_signal(getattr(signal, name))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert f"resume=true run_dir={folder} goes on" in errors
+    assert "Traceback" not in errors
+    kept = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert f"stopped at step {kept['global_step']:,}," in errors
