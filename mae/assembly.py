@@ -23,7 +23,6 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from mae.checks import Config, leaves
-from mae.data.unreadable import TooManyUnreadableError
 
 
 class Job(Protocol):
@@ -188,16 +187,22 @@ def resumed_config(config: Config, stored: Config, overrides: Sequence[str]) -> 
 
 def run_job(job: Job) -> None:
     """Run a job; what ends it from outside, or in its data, is one line. Exit status 130 where it was stopped, else 2."""
-    from mae.training.stopping import StoppedError  # not at the top: --help need not wait for Lightning
+    # Not at the top: --help need not wait for Lightning.
+    from mae.data.remote import UnreachableError
+    from mae.data.unreadable import TooManyUnreadableError
+    from mae.training.stopping import StoppedError
 
     try:
         job.run()
     except StoppedError as stopped:
         Console(stderr=True, soft_wrap=True).print(f"[bold]{_escape(str(stopped))}[/]", highlight=False)
         sys.exit(130)
-    except TooManyUnreadableError as error:
+    except (TooManyUnreadableError, UnreachableError) as error:
+        text = str(error)
+        if "Traceback" in text:  # of the worker that it comes from; its last line is the error
+            text = text.splitlines()[-1].partition("Error: ")[2]
         with one_line_errors():
-            raise error
+            raise ValueError(text) from None
 
 
 @contextmanager

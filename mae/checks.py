@@ -38,6 +38,9 @@ RULES: dict[str, tuple[tuple[type, ...], float | None]] = {
     "data.channels": ((int,), 1),
     "data.repeats": ((int,), 1),
     "data.max_unreadable": (NUMBER, 0),
+    "data.images": ((int,), 1),
+    "data.buffer": ((int,), 1),
+    "data.lanes": ((int,), 1),
     "trainer.accumulate": ((int,), 1),
     "trainer.validate_every": ((int,), 1),
     "trainer.save_minutes": (NUMBER, 0),
@@ -81,7 +84,9 @@ MOST: dict[str, float] = {
 
 NEVER_CHOSEN = (
     "data.repeats",
+    "data.decode",
     "data.max_unreadable",
+    "data.buffer",
     "trainer.save_minutes",
     "optim.weight_decay",
     "optim.momentum",
@@ -93,7 +98,15 @@ NEVER_CHOSEN = (
 """Values that nothing chooses, so that they cannot be null."""
 
 SWITCHES = (
-    *("resume", "data.flip", "objective.normalize", "callbacks.knn", "callbacks.probe", "callbacks.rank"),
+    *(
+        "resume",
+        "data.flip",
+        "data.stream",
+        "objective.normalize",
+        "callbacks.knn",
+        "callbacks.probe",
+        "callbacks.rank",
+    ),
     *("trainer.progress", "trainer.compile", "trainer.grad_checkpointing"),
     *("baselines", "evaluate_only", "protocol.batch_norm", "protocol.sweep"),
 )
@@ -137,6 +150,8 @@ def check_values(config: Config) -> None:
         wrong.append(f"protocol.pool={flat['protocol.pool']} is neither mean nor token")
     if flat.get("logger.name") not in (None, "csv", "wandb"):
         wrong.append(f"logger.name={flat['logger.name']} is neither csv nor wandb")
+    if flat.get("data.decode") not in (None, "cpu", "device"):
+        wrong.append(f"data.decode={flat['data.decode']} is neither cpu nor device")
     if flat.get("data.bits") not in (None, 8, 16):
         wrong.append(f"data.bits={flat['data.bits']} is neither 8 nor 16")
     if wrong:

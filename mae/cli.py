@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from mae.assembly import Prepare, compose, one_line_errors, run_job
+from mae.data_cli import app as data_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Masked-autoencoder pretraining on your own images.",
 )
+app.add_typer(data_app, name="data")
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Hydra overrides.", show_default=False)
 ]

@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mae.data.augment import can_augment
 from mae.data.look import Look
+from mae.data.streams import choose_lanes
 from mae.models.protocols import PROBES
 
 PAPER_BASE_LR = 1.5e-4
@@ -108,7 +110,17 @@ def choose_images_and_model(
 
 
 def choose_loading(chooser: Chooser, look: Look, machine: Machine, devices: int) -> None:
-    """Choose depth, crops, flips and worker processes."""
+    """Choose depth, crops, flips and worker processes.
+
+    Raises:
+        ValueError: The images have other channels than the model sees.
+    """
+    channels = chooser.get("data.channels") or look.channels
+    if channels != look.channels and {channels, look.channels} != {1, 3}:
+        raise ValueError(
+            f"data.channels={channels}, given or the checkpoint's, does not fit images of {look.channels} channels: only grey and "
+            f"colour stand in for each other, so leave it out, or take a checkpoint of {look.channels}"
+        )
     deep = "16 bits or floats among the images looked at"
     chooser.fill("data.bits", look.bits, deep if look.bits > 8 else "no image looked at holds more")
     if look.short_side < 24:
@@ -124,6 +136,11 @@ def choose_loading(chooser: Chooser, look: Look, machine: Machine, devices: int)
         workers, reason = max(1, min(4, machine.cores // devices - 1)), "images in memory, beside an accelerator"
     else:
         workers, reason = 0, "images in memory"
+    if look.stream_shards:
+        lanes = chooser.fill(
+            "data.lanes", choose_lanes(look.stream_shards, devices), f"{look.stream_shards} shards to train on"
+        )
+        workers, reason = _divisor(max(1, lanes), workers), f"a divisor of the {lanes} lanes, {machine.cores} cores"
     chooser.fill("data.num_workers", workers, reason)
 
 
@@ -235,6 +252,8 @@ def _choose_augmentation(chooser: Chooser, count: int, epochs: int) -> None:
     """Choose how strongly training images are changed: as in the paper, or not at all."""
     strong = count >= MANY_LABELS and epochs >= 50
     reason = "the paper's" if strong else "few images or a short run, which strong augmentation would slow down"
+    if not can_augment(chooser.get("data.channels") or 3, chooser.get("data.bits") or 8):
+        chooser.fill("protocol.rand_augment", 0, "it knows grey and colour images of 8 bits alone")
     for key, value in AUGMENTATIONS.items():
         chooser.fill(f"protocol.{key}", value if strong else 0, reason)
 

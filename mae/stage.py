@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import lightning as L
+import torch
 from rich.console import Console
 
 from mae.assembly import resumed_config
@@ -16,6 +17,7 @@ from mae.checkpoints.format import save
 from mae.checks import Config, check_values
 from mae.data.datamodule import ImageData
 from mae.data.sources import Splits
+from mae.data.streams import Stream
 from mae.data.unreadable import UnreadableImages
 from mae.defaults import Chooser, Machine
 from mae.models.encoder import Encoder
@@ -115,6 +117,10 @@ def build_data(setting: Setting, splits: Splits, encoder: Encoder) -> ImageData:
             raise ValueError(
                 f"{len(split)} {name} images are fewer than the {setting.devices} devices: use trainer.devices={len(split)}"
             )
+    if isinstance(splits.train, Stream):
+        splits.train.lanes_for(setting.devices, options["num_workers"])  # says what does not fit before work starts
+    if options["decode"] == "device" and not torch.cuda.is_available():
+        raise ValueError("data.decode=device decodes JPEGs on a CUDA GPU, and there is none: leave it out")
     data = ImageData(
         splits,
         image_size=encoder.image_size,
@@ -128,6 +134,7 @@ def build_data(setting: Setting, splits: Splits, encoder: Encoder) -> ImageData:
         rand_augment=setting.config.get("protocol", {}).get("rand_augment") or 0,
         bits=options["bits"],
         repeats=options["repeats"],
+        decode=options["decode"],
         unreadable=UnreadableImages(
             sum(len(part) for part in splits.parts), options["max_unreadable"], setting.folder.path / "unreadable.txt"
         ),
@@ -268,6 +275,10 @@ class Stage:
             results["images_per_second"] = clock.images_per_second
             results["waiting_share"] = clock.waiting_share
             results["seconds"] = time.perf_counter() - self._began
+        unreadable = self.data.unreadable
+        results["unreadable_images"] = len(unreadable.messages)
+        if unreadable.messages:
+            verdicts = [*verdicts, f"{len(unreadable.messages):,} images cannot be read, listed in {unreadable.path}."]
         save(encoder, folder.path / "encoder")
         write_run(self.setting, results, verdicts, tables=tables, figures=figures)
         self.say(f"encoder  {folder.path / 'encoder'}")

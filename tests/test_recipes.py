@@ -279,7 +279,7 @@ def test_a_probe_and_a_fine_tuning_expect_the_encoder_that_pretraining_makes(siz
 
 
 # Chosen by the machine, or measured on the images: nothing of the recipe.
-OPEN = {"data.num_workers", "trainer.validate_every"}
+OPEN = {"data.num_workers", "data.bits", "trainer.validate_every"}
 SIGHTS = [
     (Look(count, channels, side, side, side, False), Machine(accelerated, 8))
     for count in (50, 5_500, 1_281_167)
@@ -299,15 +299,15 @@ def test_no_default_is_left_to_choose_in_pretraining(name: str) -> None:
         assert {choice.key for choice in chooser.choices} <= OPEN
     flat = leaves(composed(name))
     unset = {key for key, value in flat.items() if value is None}
-    assert unset <= OPEN | {"run_dir", "data.root", "optim.clip_norm", "data.mean", "data.std"}
+    assert unset <= OPEN | {"run_dir", "data.root", "data.index", "optim.clip_norm", "data.mean", "data.std"}
 
 
 @pytest.mark.parametrize("name", recipes("finetune"))
 def test_no_default_is_left_to_choose_in_the_second_stage(name: str) -> None:
     for look, machine in SIGHTS:
         chooser = Chooser(composed(name))
-        for key in ("image_size", "channels"):
-            chooser.fill(f"data.{key}", 32, "the checkpoint's")
+        for key, value in (("image_size", 32), ("channels", look.channels)):
+            chooser.fill(f"data.{key}", value, "the checkpoint's")
         chooser.choices.clear()
         choose_loading(chooser, look, machine, devices=1)
         choose_finetuning(chooser, look.count, machine)

@@ -26,7 +26,7 @@ BELOW = {
     "evaluation": {"data", "models", "masking", "objectives", "optim"},
     "training": {"data", "models", "masking", "objectives", "optim", "checkpoints", "evaluation"},
 }
-USE_REPORT = {"pretrain.py", "finetune.py", "cli.py", "stage.py"}
+USE_REPORT = {"pretrain.py", "finetune.py", "cli.py", "data_cli.py", "stage.py"}
 
 
 def imports(path: Path) -> set[str]:

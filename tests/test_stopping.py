@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,9 @@ import lightning as L
 import pytest
 import torch
 
+from mae.assembly import run_job
 from mae.training.stopping import StoppedError
+from tests.data.test_streams import write_shards
 from tests.training.runs import job
 
 REPOSITORY = Path(__file__).parent.parent
@@ -147,3 +150,39 @@ def test_a_signal_to_the_script_is_one_line_and_the_command_that_goes_on(tmp_pat
     assert "Traceback" not in errors
     kept = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert f"stopped at step {kept['global_step']:,}," in errors
+
+
+class Remove(L.Callback):
+    """Takes the shards away after a number of steps."""
+
+    def __init__(self, shards: list[Path], after: int) -> None:
+        self.shards, self.after = shards, after
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == self.after:
+            for shard in self.shards:
+                shard.unlink()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_shards_that_go_away_are_one_line_and_the_steps_are_kept(
+    tmp_path: Path, workers: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pattern = write_shards(tmp_path / "shards", 6)
+    given = (
+        "data=webdataset",
+        f"data.root='{pattern}'",
+        "data.images=48",
+        f"data.num_workers={workers}",
+        "batch_size=4",
+    )
+    prepared = job("pretrain", tmp_path / "run", *BARE, *given, "data.buffer=1", "data.lanes=2")
+    prepared.trainer.callbacks.insert(0, Remove(sorted((tmp_path / "shards").glob("*.tar")), 2))
+    with pytest.raises(SystemExit) as ended:
+        run_job(prepared)
+    assert ended.value.code == 2
+    errors = capsys.readouterr().err
+    assert re.search(r"^error: .*\.tar", errors, re.MULTILINE)
+    assert "Traceback" not in errors
+    kept = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert kept["global_step"] >= 2

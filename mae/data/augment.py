@@ -14,6 +14,11 @@ from torchvision.transforms.v2 import functional as TF
 from mae.data.decode import to_channels
 
 
+def can_augment(channels: int, bits: int) -> bool:
+    """Whether RandAugment knows such images: its operations are Pillow's, on grey and colour of 8 bits."""
+    return channels in (1, 3) and bits == 8
+
+
 class RandAugment:
     """timm's RandAugment (Cubuk et al. 2019), as the paper fine-tunes with: two operations of a magnitude in 0 to 10.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -48,9 +48,9 @@ class Transform(Protocol):
 
 
 class Item(NamedTuple):
-    """The crops of one image, (R, C, H, W), its label, and its position in the split."""
+    """The crops of one image, (R, C, H, W) or what makes them, its label, and its position in the split."""
 
-    images: Tensor
+    images: Any
     label: int
     position: int
     unreadable: tuple[str, ...]
@@ -96,12 +96,16 @@ class ImageDataset(Dataset[Item]):
             return Item(images, label, index, tuple(unreadable))
         raise UnreadableImageError(f"no image of the split can be read: {unreadable[0]}")
 
-    def crops(self, picture: Picture, epoch: int, index: int) -> Tensor:
-        """Return the crops (R, C, H, W) of a picture that an epoch sees."""
-        chance = [
+    def chance(self, epoch: int, index: int | str) -> list[random.Random]:
+        """Return what each crop of an image is drawn from."""
+        return [
             random.Random(f"{self.seed} {epoch} {index}" + (f" {repeat}" if repeat else ""))
             for repeat in range(self.repeats)
         ]
+
+    def crops(self, picture: Picture, epoch: int, index: int | str) -> Any:
+        """Return the crops (R, C, H, W) of a picture that an epoch sees."""
+        chance = self.chance(epoch, index)
         windows = [self.transform.draw(picture.size, rng) for rng in chance]
         images = cut(picture, windows, self.transform.image_size)
         finished = [self.transform.finish(image, rng) for image, rng in zip(images, chance, strict=True)]
@@ -128,6 +132,7 @@ class BatchLoader(DataLoader[Any]):
         dataset: Gives items.
         sampler: Gives keys.
         unreadable: Hears of images that cannot be read.
+        finish: Makes a batch, in this process, of what the workers give; by default they give batches.
         options: Of a torch DataLoader.
     """
 
@@ -136,9 +141,11 @@ class BatchLoader(DataLoader[Any]):
         dataset: Dataset[Item],
         sampler: ResumableSampler,
         unreadable: UnreadableImages,
+        finish: Callable[[Sequence[Item]], Batch] | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(dataset, sampler=sampler, collate_fn=collate, **options)
+        super().__init__(dataset, sampler=sampler, collate_fn=list if finish else collate, **options)
+        self.finish = finish
         self.order = sampler
         self.unreadable = unreadable
         self._done = 0
@@ -149,7 +156,8 @@ class BatchLoader(DataLoader[Any]):
         self._done, self._resume_at = self._resume_at, 0
         assert self.batch_size is not None, "batches are made by this loader"
         self.order.first = self._done * self.batch_size
-        for batch in super().__iter__():
+        for given in super().__iter__():
+            batch = self.finish(given) if self.finish else given
             self.unreadable.add(batch.unreadable)  # where this ends the run, the batch is not counted as taken
             self._done += 1
             yield batch

@@ -9,11 +9,15 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from mae.data.augment import can_augment
 from mae.data.batches import BatchLoader, ImageDataset
+from mae.data.device_jpeg import DeviceDecoder, EncodedDataset
+from mae.data.lanes import EncodedStreamDataset, StreamDataset, StreamSampler
 from mae.data.look import spread
 from mae.data.order import OrderedSampler, ResumableSampler, ShuffledSampler
 from mae.data.sources import Source, Splits
 from mae.data.statistics import measure_pixels
+from mae.data.streams import Stream
 from mae.data.transforms import EvalTransform, TrainTransform
 from mae.data.unreadable import UnreadableImages
 
@@ -37,10 +41,12 @@ class ImageData(L.LightningDataModule):
         bits: 8 for batches of uint8, 16 for float32 that keeps the depth of 16-bit and float images.
         repeats: Crops of each training image in a batch, for one decoding (Hoffer et al. 2019, as video MAEs train); an epoch
             still sees every image once, and has as many times the steps.
+        decode: ``cpu``, or ``device``: training JPEGs are decoded and cut on the trainer's device.
         unreadable: Counts images that cannot be read, and stops where they are too many.
 
     Raises:
-        ValueError: There are fewer training images than one batch takes, or crops do not divide the batch.
+        ValueError: There are fewer training images than one batch takes, crops do not divide the batch, or RandAugment is asked
+            for on images that it does not know.
     """
 
     def __init__(
@@ -58,10 +64,18 @@ class ImageData(L.LightningDataModule):
         rand_augment: int = 0,
         bits: int = 8,
         repeats: int = 1,
+        decode: str = "cpu",
         unreadable: UnreadableImages | None = None,
     ) -> None:
         super().__init__()
         count = len(splits.train)
+        if rand_augment and not can_augment(channels, bits):
+            raise ValueError(
+                f"protocol.rand_augment={rand_augment} works on grey and colour images of 8 bits, and these have {channels} "
+                f"channels of {bits} bits: protocol.rand_augment=0 leaves it out"
+            )
+        if rand_augment and decode == "device":
+            raise ValueError(f"protocol.rand_augment={rand_augment} works on the CPU: data.decode=cpu, or leave it out")
         if micro_batch % repeats:
             raise ValueError(
                 f"data.repeats={repeats} crops of an image do not divide the {micro_batch} images of a forward pass: "
@@ -80,10 +94,16 @@ class ImageData(L.LightningDataModule):
         self.seed = seed
         self.bits = bits
         self.repeats = repeats
+        self.decode = decode
         self.unreadable = unreadable or UnreadableImages(sum(len(part) for part in splits.parts), budget=1.0)
         self.train_transform = TrainTransform(image_size, min_scale, flip, rand_augment)
         # ImageNet's custom for photographs is to cut an eighth off; small images have no border to spare.
         self.eval_transform = EvalTransform(image_size, share=0.875 if min(image_size) >= 112 else 1.0)
+
+    def prepare_data(self) -> None:
+        """Let the data keep what took long to find out; Lightning calls this in one process of a machine."""
+        if self.splits.keep is not None:
+            self.splits.keep()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -92,15 +112,37 @@ class ImageData(L.LightningDataModule):
 
     def measure_pixels(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return mean and deviation per channel over up to 1,024 training images, cropped as for evaluation."""
-        dataset = ImageDataset(self.splits.train, self.eval_transform, self.channels, bits=self.bits)
+        dataset = ImageDataset(self.splits.train.sample, self.eval_transform, self.channels, bits=self.bits)
         return measure_pixels(dataset[0, int(index)].images[0] for index in spread(len(dataset), STATISTICS_IMAGES))
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return shuffled, augmented training batches of this rank."""
         source = self.splits.train
+        if isinstance(source, Stream):
+            return self._stream_loader(source)
         sampler = ShuffledSampler(len(source), self.effective_batch // self.repeats, self.seed, *self._rank())
-        dataset = ImageDataset(source, self.train_transform, self.channels, self.seed, self.bits, self.repeats)
+        kind = EncodedDataset if self.decode == "device" else ImageDataset
+        dataset = kind(source, self.train_transform, self.channels, self.seed, self.bits, self.repeats)
         return self._loader(dataset, sampler, self.micro_batch // self.repeats, keep=True)
+
+    def _stream_loader(self, stream: Stream) -> DataLoader[Any]:
+        rank, world = self._rank()
+        batch = self.micro_batch // self.repeats
+        kind = EncodedStreamDataset if self.decode == "device" else StreamDataset
+        dataset = kind(
+            stream,
+            self.train_transform,
+            self.channels,
+            self.seed,
+            self.bits,
+            self.repeats,
+            batch=batch,
+            lanes=stream.lanes_for(world, self.num_workers),
+            rank=rank,
+            world=world,
+        )
+        sampler = StreamSampler(len(stream), self.effective_batch // self.repeats, world)
+        return self._loader(dataset, sampler, batch, keep=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Return validation batches of this rank."""
@@ -128,10 +170,15 @@ class ImageData(L.LightningDataModule):
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _loader(self, dataset: ImageDataset, sampler: ResumableSampler, batch: int, keep: bool) -> DataLoader[Any]:
+        decoder = None
+        if isinstance(dataset, EncodedDataset):
+            device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+            decoder = DeviceDecoder(device, dataset.transform, self.channels, self.bits)
         return BatchLoader(
             dataset,
             sampler,
             self.unreadable,
+            finish=decoder,
             batch_size=batch,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),

@@ -100,6 +100,10 @@ class EncodedPicture:
         if self.mode is None:
             self.size = _pillow_size(data, name)
 
+    def opened(self) -> Image.Image:
+        """Return the image as Pillow sees it, not decoded."""
+        return _open(self.data)
+
     def decode(self, reduce: int = 1) -> Tensor:
         """Return the pixels, see ``Picture``."""
         height, width = (-(-side // reduce) for side in self.size)
@@ -114,7 +118,7 @@ class EncodedPicture:
                 array = simplejpeg.decode_jpeg(
                     self.data, self.mode, min_height=stored[0], min_width=stored[1], min_factor=1
                 )
-                return _turned(torch.from_numpy(array).permute(2, 0, 1), self.orientation)
+                return turned(torch.from_numpy(array).permute(2, 0, 1), self.orientation)
             except ValueError:
                 pass  # Pillow puts up with more, or says why not
         return _reduced(_decode_by_pillow(self.data, self.name), reduce)
@@ -226,7 +230,7 @@ def _orientation(data: bytes) -> int:
     return orientation if orientation in range(1, 9) else 1
 
 
-def _turned(image: Tensor, orientation: int) -> Tensor:
+def turned(image: Tensor, orientation: int) -> Tensor:
     """Return an image (C, H, W) as its EXIF orientation says it is to be shown."""
     if orientation >= 5:
         image = image.transpose(-1, -2)

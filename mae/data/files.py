@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
-from collections.abc import Iterator
+import glob
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from mae.data.decode import EXTENSIONS, EncodedPicture, Picture, read_bytes, read_size
+from mae.data.index import FileNames, Index
 from mae.data.sources import Source, Splits, with_validation
 
 
@@ -25,60 +26,18 @@ def existing_folder(root: str | Path | None, source: str) -> Path:
     return path
 
 
-def find_images(root: Path) -> list[str]:
-    """Return the image files below a folder, sorted, relative to it; names that start with a dot are passed over.
-
-    Raises:
-        ValueError: There is no file, or none has the name of an image.
-    """
-    found: list[str] = []
-    others: Counter[str] = Counter()
-    for name in _walk(root, "", ()):
-        suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - ten times faster than Path, on millions of names
-        if suffix in EXTENSIONS:
-            found.append(name)
-        else:
-            others[suffix or "no suffix"] += 1
-    if not found:
-        held = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(3))
-        raise ValueError(
-            f"{root} holds no image: {f'only {held}' if held else 'it is empty'}; "
-            f"images are known by their names ({' '.join(sorted(EXTENSIONS))})"
-        )
-    return sorted(found)
-
-
-def _walk(root: Path, below: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
-    status = (root / below).stat()
-    here = (status.st_dev, status.st_ino)
-    if here in above:  # a link to a folder above would go round for ever
-        return
-    try:
-        entries = list(os.scandir(root / below))
-    except PermissionError:
-        raise ValueError(f"{root / below} may not be read: check its permissions") from None
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        try:
-            is_folder, is_file = entry.is_dir(), entry.is_file()
-        except OSError:  # a link to itself
-            continue
-        if is_folder:
-            yield from _walk(root, f"{below}{entry.name}/", (*above, here))
-        elif is_file:
-            yield f"{below}{entry.name}"
-
-
 class FileSource(Source):
     """Image files below a root, with or without labels."""
 
     def __init__(
-        self, root: Path, names: list[str], labels: np.ndarray | None = None, classes: tuple[str, ...] = ()
+        self,
+        root: Path,
+        names: FileNames | Sequence[str],
+        labels: np.ndarray | None = None,
+        classes: tuple[str, ...] = (),
     ) -> None:
         self.root = root
-        # One block of bytes: a list of strings would be copied into every worker as its references are counted.
-        self.names = np.array([os.fsencode(name) for name in names])
+        self.names = names if isinstance(names, FileNames) else FileNames.of(names)
         self.labels = labels
         self.classes = classes
 
@@ -87,7 +46,7 @@ class FileSource(Source):
 
     def path(self, index: int) -> Path:
         """Return the file."""
-        return self.root / os.fsdecode(self.names[index])
+        return self.root / self.names[index]
 
     def open(self, index: int) -> Picture:
         """Open an image."""
@@ -103,13 +62,49 @@ class FileSource(Source):
         return str(self.path(index))
 
 
-def folder(root: str | None) -> Splits:
-    """Any folder of images, searched recursively; no labels."""
+def folder(root: str | None, index: Index | None = None) -> Splits:
+    """Images without labels: a folder, searched recursively; a file that lists them; or a pattern such as ``DIR/*/left/*.png``.
+
+    The lines of a list are paths, absolute or relative to the folder that holds the list.
+    """
+    index = index or Index()
+    if root is not None and glob.has_magic(root) and not Path(root).expanduser().exists():
+        return with_validation(FileSource(Path(), _matching(root)), None, None)
+    if root is not None and (listed := Path(root).expanduser()).is_file():
+        return with_validation(FileSource(listed.parent, _listed(listed)), None, None)
     path = existing_folder(root, "folder")
-    return with_validation(FileSource(path, find_images(path)), None, None)
+    return replace(with_validation(FileSource(path, index.find(path)), None, None), keep=index.keep)
 
 
-def image_folder(root: str | None) -> Splits:
+def _matching(pattern: str) -> list[str]:
+    found = glob.iglob(str(Path(pattern).expanduser()), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+    names = sorted(name for name in found if Path(name).suffix.lower() in EXTENSIONS)
+    if not names:
+        raise ValueError(f"data.root={pattern} matches no image: quote the pattern for the shell, and try it with ls")
+    return names
+
+
+def _listed(path: Path) -> FileNames:
+    if path.suffix.lower() in EXTENSIONS:
+        raise ValueError(
+            f"data.root={path} is an image: give the folder that holds it, or a text file that lists images"
+        )
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape") as lines:
+            names = FileNames.of(line.rstrip("\r\n") for line in lines if line.strip())
+    except OSError as error:
+        raise ValueError(f"data.root={path} cannot be read ({error.strerror})") from None
+    if not len(names):
+        raise ValueError(f"data.root={path} lists no image: write one path a line")
+    first = path.parent / names[0]
+    if not first.is_file():
+        raise ValueError(
+            f"data.root={path} begins with {names[0]!r}, and there is no file {first}: paths are relative to the list's folder"
+        )
+    return names
+
+
+def image_folder(root: str | None, index: Index | None = None) -> Splits:
     """``root/train/<class>/`` and, where they exist, ``root/val/<class>/`` and ``root/test/<class>/``.
 
     Without ``train`` the classes stand in the root itself.
@@ -117,10 +112,11 @@ def image_folder(root: str | None) -> Splits:
     Raises:
         ValueError: There are no class folders, or a split has a class that training lacks.
     """
+    index = index or Index()
     path = existing_folder(root, "image_folder")
     train_root = path / "train" if (path / "train").is_dir() else path
     classes = _class_names(train_root)
-    train = _labelled(train_root, classes)
+    train = _labelled(train_root, classes, index.find(train_root, "train"))
     others: list[FileSource | None] = []
     for split in ("val", "test"):
         split_root = path / split
@@ -130,8 +126,8 @@ def image_folder(root: str | None) -> Splits:
         surplus = set(_class_names(split_root)) - set(classes)
         if surplus:
             raise ValueError(f"{split_root} has the class {sorted(surplus)[0]!r}, which {train_root} has not")
-        others.append(_labelled(split_root, classes))
-    return with_validation(train, *others)
+        others.append(_labelled(split_root, classes, index.find(split_root, split)))
+    return replace(with_validation(train, *others), keep=index.keep)
 
 
 def _class_names(root: Path) -> tuple[str, ...]:
@@ -143,8 +139,13 @@ def _class_names(root: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _labelled(root: Path, classes: tuple[str, ...]) -> FileSource:
-    names = [name for name in find_images(root) if "/" in name]
-    index = {name: number for number, name in enumerate(classes)}
-    labels = np.array([index[name.partition("/")[0]] for name in names], dtype=np.int64)
-    return FileSource(root, names, labels, classes)
+def _labelled(root: Path, classes: tuple[str, ...], found: FileNames) -> FileSource:
+    """Return the images below the class folders; those beside them have no label, and are left out."""
+    numbers = {name: number for number, name in enumerate(classes)}
+    labels = np.fromiter((numbers.get(name.partition("/")[0], -1) for name in found), dtype=np.int64, count=len(found))
+    names = (
+        found
+        if (labels >= 0).all()
+        else FileNames.of(name for name, label in zip(found, labels, strict=True) if label >= 0)
+    )
+    return FileSource(root, names, labels[labels >= 0], classes)

@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mae.data.arrays import arrays
 from mae.data.files import folder, image_folder
+from mae.data.index import Index
 from mae.data.known import digits, torchvision_dataset
+from mae.data.shard_urls import is_pattern
 from mae.data.sources import Splits
 
 Options = Mapping[str, Any]
@@ -31,9 +34,51 @@ def load_splits(options: Options, run_dir: Path | None = None) -> Splits:
     return SOURCES[name](options, run_dir)
 
 
+def is_stream(options: Options) -> bool:
+    """Whether images come in a stream, without random access."""
+    return bool(options.get("stream")) or (options["source"] == "webdataset" and is_pattern(options["root"]))
+
+
+def refuse_stream(options: Options) -> None:
+    """Raise a ValueError where images come in a stream: it has no labels, and gives no image by its number."""
+    if is_stream(options):
+        raise ValueError(
+            f"data={options['source']} is a stream, and labels need random access: download the data, and give "
+            f"data.root=DIR{' without data.stream' if options.get('stream') else ''}"
+        )
+
+
+def _huggingface(options: Options, run_dir: Path | None) -> Splits:
+    from mae.data.huggingface import huggingface, stream_huggingface
+
+    if is_stream(options):
+        return stream_huggingface(options, run_dir)
+    _refuse_keys(options, "images", "lanes")
+    return huggingface(options, run_dir)
+
+
+def _webdataset(options: Options, run_dir: Path | None) -> Splits:
+    from mae.data.shards import webdataset
+    from mae.data.tar_streams import stream_webdataset
+
+    if is_stream(options):
+        return stream_webdataset(options, run_dir)
+    _refuse_keys(options, "images", "lanes", "val_root")
+    return webdataset(options, run_dir)
+
+
+def _refuse_keys(options: Options, *keys: str) -> None:
+    for key in keys:
+        if options.get(key) is not None:
+            raise ValueError(f"data.{key}={options[key]} is for streams alone: leave it out, or set data.stream=true")
+
+
 SOURCES: dict[str, Callable[[Options, Path | None], Splits]] = {
+    "arrays": lambda options, run_dir: arrays(options["root"], options["layout"], options["pages"]),
     "digits": lambda options, run_dir: digits(),
-    "folder": lambda options, run_dir: folder(options["root"]),
-    "image_folder": lambda options, run_dir: image_folder(options["root"]),
+    "folder": lambda options, run_dir: folder(options["root"], Index(options["index"], run_dir)),
+    "image_folder": lambda options, run_dir: image_folder(options["root"], Index(options["index"], run_dir)),
+    "huggingface": _huggingface,
     "torchvision": lambda options, run_dir: torchvision_dataset(options["name"], options["root"], options["download"]),
+    "webdataset": _webdataset,
 }

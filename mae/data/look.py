@@ -26,6 +26,7 @@ class Look:
         largest: The largest side in the sample.
         in_memory: Whether images cost no reading and decoding.
         bits: 8, or 16 where a decoded image holds more.
+        stream_shards: Shards of a stream, 0 where images are read at random.
     """
 
     count: int
@@ -35,6 +36,7 @@ class Look:
     largest: int
     in_memory: bool
     bits: int = 8
+    stream_shards: int = 0
 
     def __str__(self) -> str:
         size = f"{self.smallest} px" if self.smallest == self.largest else f"{self.smallest} to {self.largest} px"
@@ -54,16 +56,16 @@ def look_at(source: Source) -> Look:
     Raises:
         ValueError: None of them can be read, or their channels cannot be mixed.
     """
-    sizes, error = [], None
-    for index in spread(len(source), SIZES_READ):
+    sizes, error, sample = [], None, source.sample
+    for index in spread(len(sample), SIZES_READ):
         try:
-            sizes.append(source.size(int(index)))
+            sizes.append(sample.size(int(index)))
         except UnreadableImageError as unreadable:
             error = unreadable
     channels, deep = set(), False
-    for index in spread(len(source), IMAGES_DECODED):
+    for index in spread(len(sample), IMAGES_DECODED):
         try:
-            image = source.image(int(index))
+            image = sample.image(int(index))
             channels.add(image.shape[0])
             deep |= image.dtype != torch.uint8
         except UnreadableImageError as unreadable:
@@ -82,4 +84,5 @@ def look_at(source: Source) -> Look:
         smallest=int(sides.min()),
         largest=int(sides.max()),
         in_memory=source.in_memory,
+        stream_shards=source.stream_shards,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,8 @@ class Source(ABC):
     """(N,) int64, known without decoding any image; None where there are no labels."""
     in_memory = False
     """Whether an image costs no reading and decoding."""
+    stream_shards = 0
+    """Shards of a stream, which cannot be read at random; 0 for all others."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -33,6 +35,11 @@ class Source(ABC):
     @abstractmethod
     def name(self, index: int) -> str:
         """Return what a person calls this image: a path, or a number."""
+
+    @property
+    def sample(self) -> Source:
+        """What can be opened for a look at the images: the source itself, or of a stream a few."""
+        return self
 
     def image(self, index: int) -> Tensor:
         """Return an image (C, H, W), uint8 or float32. Raises UnreadableImageError where it cannot be read."""
@@ -78,11 +85,24 @@ class Splits:
     test: Source | None
     origin: str
     """Where the validation split comes from, in words."""
+    whole: Source | None = None
+    """All training images, where those of ``val`` were held out of them."""
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    """Mean and deviation per channel of the training pixels, where the data bring them; see ``measure_pixels``."""
+    keep: Callable[[], None] | None = None
+    """Writes down what took long to find out, as the run begins."""
 
     @property
     def parts(self) -> tuple[Source, ...]:
         """The splits that there are."""
         return (self.train, self.val) if self.test is None else (self.train, self.val, self.test)
+
+    @property
+    def own(self) -> dict[str, Source]:
+        """The splits that the data themselves have, by name: what was held out of training is back in it."""
+        train, val = (self.train, self.val) if self.whole is None else (self.whole, None)
+        named = {"train": train, "val": val, "test": self.test}
+        return {name: source for name, source in named.items() if source is not None}
 
 
 VALIDATION_SHARE = 0.1
@@ -119,9 +139,8 @@ def with_validation(train: Source, val: Source | None, test: Source | None) -> S
         raise ValueError(f"{len(train)} image is too few: one more is needed for validation")
     count = min(VALIDATION_MOST, max(1, round(VALIDATION_SHARE * len(train))))
     kept, held = hold_out(train, count)
-    return Splits(
-        Subset(train, kept), Subset(train, held), test, f"{count:,} images held out of training, the same in every run"
-    )
+    origin = f"{count:,} images held out of training, the same in every run"
+    return Splits(Subset(train, kept), Subset(train, held), test, origin, whole=train)
 
 
 def few_labels(

@@ -21,7 +21,7 @@ def extract_features(
     """Return features (N, D) float32 and labels (N,) int64, both on the CPU.
 
     Args:
-        batches: uint8 images.
+        batches: Images, uint8 or float32.
         features: Standardised images (B, C, H, W) to (B, D).
         mean: (C, 1, 1), on the device that computes.
         std: As ``mean``.

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mae.data.batches import Batch
-from mae.data.statistics import standardize
+from mae.data.statistics import SPAN, standardize, unit_pixels
 from mae.models.patches import patchify
 from mae.objectives.pixels import normalize_patches
 
@@ -43,12 +43,12 @@ def feature_std(features: Tensor) -> float:
 
 
 def flat_patches(images: Tensor, patch_size: int) -> Tensor:
-    """Return which patches of uint8 images (B, C, H, W) are nearly one colour, as bools (B, L).
+    """Return which patches of images (B, C, H, W), uint8 or floats in [0, 1], are nearly one colour, as bools (B, L).
 
     The deviation is over the pixels of a patch, in each channel, averaged in the square: it is below ``GREY_LEVEL``.
     """
     B, C = images.shape[:2]
-    patches = patchify(images.float() / 255, patch_size)
+    patches = patchify(unit_pixels(images), patch_size)
     variance = patches.reshape(B, -1, patch_size**2, C).var(dim=2, unbiased=False).mean(dim=-1)
     return variance < GREY_LEVEL**2
 
@@ -57,7 +57,7 @@ def patch_figures(batches: Iterable[Batch], patch_size: int, mean: Tensor, std: 
     """Return what the patches of a data set make of the objective, whatever is learned.
 
     Args:
-        batches: uint8 images.
+        batches: Images, uint8 or float32. Floats may be of any range, so that ``SPAN`` deviations are taken for it.
         patch_size: P, in pixels.
         mean: (C, 1, 1), on the device that computes.
         std: As ``mean``.
@@ -69,7 +69,8 @@ def patch_figures(batches: Iterable[Batch], patch_size: int, mean: Tensor, std: 
     flat, squares, count = 0, torch.zeros((), dtype=torch.float64), 0
     for batch in batches:
         images = batch.images.to(mean.device)
-        flat += int(flat_patches(images, patch_size).sum())
+        full = images if images.dtype == torch.uint8 else images / (SPAN * std)
+        flat += int(flat_patches(full, patch_size).sum())
         target = normalize_patches(patchify(standardize(images, mean, std), patch_size))
         squares += target.square().mean(dim=-1).sum().double().cpu()
         count += target.shape[0] * target.shape[1]

@@ -12,6 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
+from mae.data.statistics import shown_channels
 from mae.report.curves import run_curves
 from mae.report.tables import Table
 
@@ -113,6 +114,7 @@ def run_pictures(folder: Path, config: Mapping[str, Any]) -> list[Picture]:
     if not final.is_file():
         return []
     caption = CAPTION_NORMALIZED if config["objective"]["normalize"] else CAPTION_PLAIN
+    caption += _colours(config["data"])
     pictures = [Picture.read(final, caption)]
     earlier = sorted((folder / "pictures").glob("epoch_*.png"))
     if len(earlier) > 1:
@@ -120,6 +122,19 @@ def run_pictures(folder: Path, config: Mapping[str, Any]) -> list[Picture]:
             Picture.read(earlier[0], f"The same after epoch {int(earlier[0].stem.removeprefix('epoch_'))}.")
         )
     return pictures
+
+
+def _colours(options: Mapping[str, Any]) -> str:
+    """Return the sentence of a caption that says which channels are seen, where they are not seen as they are."""
+    channels = options.get("channels") or 3
+    shown = shown_channels(channels, options.get("bits") or 8)
+    if shown is None:
+        return ""
+    stretched = "stretched so that its mean ± 2.5 standard deviations fill the range"
+    if len(shown) == 1:
+        return f" The grey is {stretched}."
+    red, green, blue = (number + 1 for number in shown)
+    return f" False colours: channels {red}, {green} and {blue} of {channels} as red, green and blue, each {stretched}."
 
 
 def tiles(results: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -18,7 +18,8 @@ CELL = 112  # small images are enlarged to about this, by whole factors, so that
 def save_reconstructions(rows: Sequence[Tensor], path: Path, labels: Sequence[str] = LABELS) -> Path:
     """Write rows of images (B, C, H, W) in [0, 1] as one labelled PNG, a column an image.
 
-    Where C is neither 1 nor 3, the first three channels are shown.
+    Where C is neither 1 nor 3, the first three channels are shown: whoever wants others, or pixels of another range, makes
+    false colours of them before, see ``mae.data.statistics.false_colours``.
 
     Returns:
         The path.

@@ -12,7 +12,7 @@ import lightning as L
 from mae.checkpoints.load import encoder_from, read_checkpoint, read_pickle
 from mae.checks import Config
 from mae.data.datamodule import ImageData
-from mae.data.load import load_splits
+from mae.data.load import load_splits, refuse_stream
 from mae.data.look import look_at
 from mae.defaults import choose_loading
 from mae.models.patches import as_pair
@@ -56,6 +56,7 @@ def prepare_evaluation(config: Config, overrides: Sequence[str] = ()) -> Evaluat
     setting.config["protocol"] = trained["protocol"]
     checkpoint = read_checkpoint(path)
     encoder, _ = encoder_from(checkpoint)
+    refuse_stream(setting.config["data"])
     splits = load_splits(setting.config["data"], setting.folder.path)
     look = look_at(splits.train)
     follow_checkpoint(setting.chooser, checkpoint)

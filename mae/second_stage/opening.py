@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from mae.assembly import load_preset
 from mae.checkpoints.format import Checkpoint
 from mae.checkpoints.load import LoadReport, encoder_from, read_checkpoint
 from mae.checks import Config
-from mae.data.load import load_splits
+from mae.data.load import load_splits, refuse_stream
 from mae.data.look import Look, look_at
 from mae.data.sources import Splits, Subset, few_labels
 from mae.defaults import Chooser, choose_images_and_model, choose_loading
@@ -84,12 +85,13 @@ def labelled_splits(config: Config, run_dir: Path | None = None) -> Splits:
     Raises:
         ValueError: There are no labels, fewer than asked for, or none of a class that is to be recognised.
     """
+    refuse_stream(config["data"])
     splits = load_splits(config["data"], run_dir)
     source, train = config["data"]["source"], splits.train
     if train.labels is None:
         raise ValueError(
             f"protocol={config['protocol']['name']} needs labels, and data={source} has none: data=image_folder reads them from "
-            f"folders, train/<class>/"
+            f"folders, train/<class>/, and data=arrays from train_labels.npy"
         )
     if len(train.classes) < 2:
         raise ValueError(f"data={source} has one class, {train.classes[0]!r}: a classifier needs two or more")
@@ -110,9 +112,7 @@ def labelled_splits(config: Config, run_dir: Path | None = None) -> Splits:
     chosen = few_labels(
         train.labels, train.classes, config["seed"], config["labels_per_class"], config["label_fraction"]
     )
-    return (
-        splits if len(chosen) == len(train) else Splits(Subset(train, chosen), splits.val, splits.test, splits.origin)
-    )
+    return splits if len(chosen) == len(train) else replace(splits, train=Subset(train, chosen))
 
 
 def follow_checkpoint(chooser: Chooser, checkpoint: Checkpoint) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mae.data.datamodule import ImageData
 from mae.data.look import spread
-from mae.data.statistics import standardize, unstandardize
+from mae.data.statistics import false_colours, shown_channels, standardize, unstandardize
 from mae.evaluation.features import frozen
 from mae.evaluation.knn_probe import KnnProbe
 from mae.evaluation.reconstruct import reconstruct
@@ -39,6 +39,8 @@ def due(trainer: L.Trainer, times: int) -> bool:
 
 class ReconstructionPictures(L.Callback):
     """Draws the same validation images behind the same masks as training goes on.
+
+    Images of other than one or three channels, and of more than 8 bits, are shown in false colours, see ``false_colours``.
 
     Args:
         folder: Where the PNGs go, ``epoch_0010.png`` and so on.
@@ -79,8 +81,13 @@ class ReconstructionPictures(L.Callback):
         plan = module.validation_plan(self._shown[1].to(module.device))
         parts = reconstruct(module.model, images, plan)
         # What a diverged model predicts is no number, and is shown black.
-        rows = [unstandardize(part, module.mean, module.std).nan_to_num().cpu() for part in vars(parts).values()]
+        rows = [self._visible(part, module).nan_to_num().cpu() for part in vars(parts).values()]
         return self.paint(rows, path)
+
+    def _visible(self, images: Tensor, module: PretrainingModule) -> Tensor:
+        """Return standardised images (B, C, H, W) as what a person can look at: of one or three channels, in [0, 1]."""
+        shown = shown_channels(self.data.channels, self.data.bits)
+        return unstandardize(images, module.mean, module.std) if shown is None else false_colours(images, shown)
 
 
 class Measurements(L.Callback):

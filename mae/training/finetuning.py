@@ -65,7 +65,7 @@ class FinetuningModule(L.LightningModule):
         self.save_hyperparameters({"model": describe(encoder), "classes": list(classes), "protocol": dict(protocol)})
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits (B, K) of uint8 images (B, C, H, W)."""
+        """Return logits (B, K) of images (B, C, H, W), uint8 or float32."""
         return self.model(standardize(images, self.mean, self.std))  # type: ignore[no-any-return]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:

@@ -62,7 +62,7 @@ def probe_schedule(step_images: int, patches: int, visible: int, width: int) -> 
 class OnlineProbe(L.Callback):
     """Trains a BatchNorm without affine parameters and a linear layer on mean-pooled patch tokens of training images.
 
-    The images are decoded once, centre-cropped, and kept on the device as uint8. Encoder, gradients, modes and the global
+    The images are decoded once, centre-cropped, and kept on the device as they come. Encoder, gradients, modes and the global
     random state are left as they are. Every rank does the same, so that none waits for another.
 
     Args:
@@ -77,7 +77,8 @@ class OnlineProbe(L.Callback):
     def __init__(self, data: ImageData, *, images: int, megabytes: int, batch: int, every: int, seed: int) -> None:
         height, width = data.eval_transform.image_size
         self.data = data
-        self.most = max(1, min(images, megabytes * 10**6 // (data.channels * height * width)))
+        size = data.channels * height * width * (1 if data.bits == 8 else 4)  # floats are of four bytes
+        self.most = max(1, min(images, megabytes * 10**6 // size))
         self.batch = batch
         self.every = every
         self.seed = seed

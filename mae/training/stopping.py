@@ -13,6 +13,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
+from mae.data.remote import UnreachableError
 from mae.data.unreadable import TooManyUnreadableError
 
 TOGETHER = 16
@@ -75,7 +76,11 @@ class Keep(Checkpoint):  # a checkpoint callback comes after all others, whose s
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Keep the steps that were done where the data end the run: the next batch was never begun."""
-        if isinstance(exception, TooManyUnreadableError) and trainer.world_size == 1 and trainer.training:
+        if (
+            isinstance(exception, TooManyUnreadableError | UnreachableError)
+            and trainer.world_size == 1
+            and trainer.training
+        ):
             self._save(trainer)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

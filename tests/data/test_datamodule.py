@@ -12,7 +12,8 @@ import torch
 
 from mae.data.batches import Batch, ImageDataset
 from mae.data.datamodule import ImageData
-from mae.data.files import FileSource, find_images
+from mae.data.files import FileSource
+from mae.data.index import scan
 from mae.data.known import TensorSource
 from mae.data.order import OrderedSampler, ShuffledSampler
 from mae.data.sources import Splits
@@ -179,7 +180,7 @@ def damaged(tmp_path: Path) -> Callable[[], FileSource]:
         root = write_folder(tmp_path, 8)
         broken = root / "image_003.png"
         broken.write_bytes(broken.read_bytes()[:40])
-        return FileSource(root, find_images(root), np.array([0, 0, 0, 0, 1, 1, 1, 1]), ("a", "b"))
+        return FileSource(root, scan(root).names, np.array([0, 0, 0, 0, 1, 1, 1, 1]), ("a", "b"))
 
     return make
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from mae.data.files import FileSource, find_images, folder, image_folder
+from mae.data.files import FileSource, folder, image_folder
+from mae.data.index import scan
 from tests.data.drawing import smooth, write_folder, write_image
 
 
@@ -17,7 +18,7 @@ def test_images_are_found_at_any_depth_in_sorted_order(tmp_path: Path) -> None:
     names = ["b.png", "a/z.png", "a/deep/er/x.png", "c/1.png"]
     for name in names:
         write_image(tmp_path / name)
-    assert find_images(tmp_path) == sorted(names)
+    assert list(scan(tmp_path).names) == sorted(names)
 
 
 def test_suffixes_count_in_any_case_and_other_files_do_not(tmp_path: Path) -> None:
@@ -25,7 +26,7 @@ def test_suffixes_count_in_any_case_and_other_files_do_not(tmp_path: Path) -> No
         write_image(tmp_path / name)
     for name in ("notes.txt", "jpg", "e.png.bak", "f.npy"):
         (tmp_path / name).write_bytes(b"no image")
-    assert find_images(tmp_path) == ["a.JPG", "b.Jpeg", "c.pNg", "d.TIF"]
+    assert list(scan(tmp_path).names) == ["a.JPG", "b.Jpeg", "c.pNg", "d.TIF"]
 
 
 def test_names_that_start_with_a_dot_are_passed_over(tmp_path: Path) -> None:
@@ -34,7 +35,7 @@ def test_names_that_start_with_a_dot_are_passed_over(tmp_path: Path) -> None:
     write_image(tmp_path / ".hidden.png")
     write_image(tmp_path / ".thumbnails" / "t.png")
     (tmp_path / "._kept.png").write_bytes(b"resource fork")
-    assert find_images(tmp_path) == ["kept.png"]
+    assert list(scan(tmp_path).names) == ["kept.png"]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,7 @@ def test_names_that_are_no_utf8_are_found_and_read(tmp_path: Path) -> None:
         plain.rename(os.fsdecode(odd))
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    (name,) = find_images(tmp_path)
+    (name,) = scan(tmp_path).names
     source = FileSource(tmp_path, [name])
     assert source.image(0).shape == (3, 9, 7)
     assert source.size(0) == (9, 7)
@@ -64,7 +65,7 @@ def test_names_that_are_no_utf8_are_found_and_read(tmp_path: Path) -> None:
 def test_a_link_to_a_folder_above_does_not_repeat_images(tmp_path: Path) -> None:
     write_image(tmp_path / "a" / "one.png")
     (tmp_path / "a" / "back").symlink_to(tmp_path)
-    assert find_images(tmp_path) == ["a/one.png"]
+    assert list(scan(tmp_path).names) == ["a/one.png"]
 
 
 def test_linked_files_and_folders_are_followed_and_dead_links_passed_over(tmp_path: Path) -> None:
@@ -74,17 +75,17 @@ def test_linked_files_and_folders_are_followed_and_dead_links_passed_over(tmp_pa
     (root / "linked").symlink_to(elsewhere)
     (root / "file.png").symlink_to(elsewhere / "image_000.png")
     (root / "dead.png").symlink_to(tmp_path / "nowhere.png")
-    assert find_images(root) == ["file.png", "linked/image_000.png", "linked/image_001.png"]
+    assert list(scan(root).names) == ["file.png", "linked/image_000.png", "linked/image_001.png"]
 
 
 def test_an_empty_folder_and_one_without_images_say_what_they_hold(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no image: it is empty"):
-        find_images(tmp_path)
+        scan(tmp_path)
     (tmp_path / "a.txt").write_text("x")
     (tmp_path / "b.txt").write_text("x")
     (tmp_path / "README").write_text("x")
     with pytest.raises(ValueError, match=r"holds no image: only 2 \.txt, 1 no suffix.*\.png"):
-        find_images(tmp_path)
+        scan(tmp_path)
 
 
 def test_a_folder_gives_unlabelled_splits_that_share_no_image(tmp_path: Path) -> None:

@@ -149,5 +149,7 @@ def test_a_data_set_without_a_root_is_asked_for_one() -> None:
 
 
 def test_an_unknown_source_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"'zip'.*digits, folder, image_folder, torchvision"):
+    with pytest.raises(
+        ValueError, match=r"'zip'.*arrays, digits, folder, image_folder, huggingface, torchvision, webdataset"
+    ):
         load_splits({"source": "zip"})

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from mae.data.files import FileSource, find_images
+from mae.data.decode import Picture, TensorPicture
+from mae.data.files import FileSource
+from mae.data.index import scan
 from mae.data.known import digits
 from mae.data.look import look_at, spread
+from mae.data.sources import Source
 from tests.data.drawing import write_folder, write_image
 
 
@@ -23,7 +27,7 @@ def test_spread_indices_are_distinct_sorted_and_reach_both_ends(total: int, want
 
 
 def source(root: Path) -> FileSource:
-    return FileSource(root, find_images(root))
+    return FileSource(root, scan(root).names)
 
 
 def test_sizes_and_colour_are_those_of_the_files(tmp_path: Path) -> None:
@@ -49,8 +53,7 @@ def test_some_unreadable_files_are_passed_over_and_all_of_them_are_an_error(tmp_
 
 
 def test_a_look_reads_few_of_many() -> None:
-    class Counting:
-        labels, classes, in_memory = None, (), False
+    class Counting(Source):
         sizes = images = 0
 
         def __len__(self) -> int:
@@ -60,9 +63,9 @@ def test_a_look_reads_few_of_many() -> None:
             self.sizes += 1
             return 10, 20
 
-        def image(self, index: int) -> np.ndarray:
+        def open(self, index: int) -> Picture:
             self.images += 1
-            return np.zeros((3, 10, 20))
+            return TensorPicture(torch.zeros(3, 10, 20))
 
         def name(self, index: int) -> str:
             return f"image {index}"

@@ -1,0 +1,100 @@
+"""Numbers of a data set: pixel statistics, channels, depth and sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
+from operator import add
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from mae.data.decode import UnreadableImageError
+from mae.data.in_order import in_order
+from mae.data.look import spread
+from mae.data.sources import Source
+from mae.data.statistics import PixelSums
+from mae.data.watch import watched
+
+BINS = 8
+BAR = 30  # characters of the longest bar
+
+
+class Measured(NamedTuple):
+    """Of one image: the sums over its pixels, (H, W), and whether it holds more than 8 bits."""
+
+    sums: PixelSums
+    size: tuple[int, int]
+    deep: bool
+
+
+@dataclass(frozen=True)
+class Description:
+    """What some images of a source hold.
+
+    Attributes:
+        count: N, all images of the source.
+        sizes: (H, W) of each that was measured.
+        channels: C: 3 where one is in colour.
+        bits: 8, or 16 where one holds more.
+        mean: Per channel, in the units of ``measure_pixels``.
+        std: As ``mean``.
+        unreadable: How many could not be read.
+    """
+
+    count: int
+    sizes: np.ndarray
+    channels: int
+    bits: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    unreadable: int
+
+
+def describe(source: Source, images: int | None = None, workers: int = 0) -> Description:
+    """Decode images, all or some evenly spread, and measure them.
+
+    Raises:
+        ValueError: None of them can be read, their channels cannot be mixed, or they are of one flat colour.
+    """
+    indices = spread(len(source), len(source) if images is None else images).tolist()
+    results = watched(in_order(source, indices, measure_one, workers), len(indices), "measuring")
+    measured = [one for one in results if one is not None]
+    if not measured:
+        raise ValueError(f"none of the {len(indices):,} images looked at can be read: mae data check says why")
+    sums = reduce(add, (one.sums for one in measured))
+    mean, std = sums.statistics()
+    return Description(
+        count=len(source),
+        sizes=np.array([one.size for one in measured]),
+        channels=len(mean),
+        bits=16 if any(one.deep for one in measured) else 8,
+        mean=mean,
+        std=std,
+        unreadable=len(indices) - len(measured),
+    )
+
+
+def measure_one(source: Source, index: int) -> Measured | None:
+    """Return what is measured of an image; None where it cannot be read."""
+    try:
+        image = source.image(index)
+    except UnreadableImageError:
+        return None
+    return Measured(PixelSums.of(image), (image.shape[-2], image.shape[-1]), image.dtype != torch.uint8)
+
+
+def histogram(values: Sequence[int] | np.ndarray) -> list[str]:
+    """Return lines of text, one for each of up to eight ranges of equal width: the range, a bar, and how many."""
+    low, high = int(np.min(values)), int(np.max(values))
+    edges = np.unique(np.linspace(low, high + 1, min(BINS, high - low + 1) + 1).astype(np.int64))
+    counts, _ = np.histogram(values, edges)
+    labels = [f"{start:,}" if end - start == 1 else f"{start:,} to {end - 1:,}" for start, end in pairwise(edges)]
+    width = max(map(len, labels))
+    return [
+        f"{label:>{width}}  {'█' * round(BAR * count / counts.max()):<{BAR}}  {count:,}"
+        for label, count in zip(labels, counts.tolist(), strict=True)
+    ]
