@@ -150,7 +150,17 @@ def _nearest(wanted: str, known: Sequence[str]) -> str:
     return f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}"
 
 
-FREE_ON_RESUME = ("resume", "run_dir", "trainer", "logger", "callbacks", "data.root", "data.num_workers")
+FREE_ON_RESUME = (
+    "resume",
+    "run_dir",
+    "trainer",
+    "logger",
+    "callbacks",
+    "data.root",
+    "data.index",
+    "data.num_workers",
+    "data.max_unreadable",
+)
 """What may differ when a run goes on: where and how fast it runs, not what it computes."""
 
 
@@ -165,7 +175,9 @@ def resumed_config(config: Config, stored: Config, overrides: Sequence[str]) -> 
     if ("checkpoint" in stored) != ("checkpoint" in config):
         other = "train_finetune.py" if "checkpoint" in stored else "train_pretrain.py"
         raise ValueError(f"run_dir={config['run_dir']} holds a run of {other}: resume it with that script")
-    merged = OmegaConf.create(stored)
+    # What a run of an earlier version did not know has its default.
+    merged = OmegaConf.merge(OmegaConf.create(config), OmegaConf.create(stored))
+    assert isinstance(merged, DictConfig), "both are mappings"
     now, then = leaves(config), leaves(stored)
     for text in overrides:
         key = text.partition("=")[0].lstrip("+~")
@@ -188,6 +200,8 @@ def resumed_config(config: Config, stored: Config, overrides: Sequence[str]) -> 
 def run_job(job: Job) -> None:
     """Run a job; what ends it from outside, or in its data, is one line. Exit status 130 where it was stopped, else 2."""
     # Not at the top: --help need not wait for Lightning.
+    from mae.data.batches import AnotherLoaderError
+    from mae.data.decode import UnreadableImageError
     from mae.data.remote import UnreachableError
     from mae.data.unreadable import TooManyUnreadableError
     from mae.training.stopping import StoppedError
@@ -197,7 +211,7 @@ def run_job(job: Job) -> None:
     except StoppedError as stopped:
         Console(stderr=True, soft_wrap=True).print(f"[bold]{_escape(str(stopped))}[/]", highlight=False)
         sys.exit(130)
-    except (TooManyUnreadableError, UnreachableError) as error:
+    except (TooManyUnreadableError, UnreachableError, UnreadableImageError, AnotherLoaderError) as error:
         text = str(error)
         if "Traceback" in text:  # of the worker that it comes from; its last line is the error
             text = text.splitlines()[-1].partition("Error: ")[2]

@@ -70,10 +70,15 @@ def check(
 ) -> None:
     """List images that cannot be read, and others to know of; status 1 where some cannot: mae data check photos."""
     from mae.data.check import FATAL, check_images, check_shards, write_findings
+    from mae.data.files import existing_folder
 
     with one_line_errors():
         config = source_config(src, overrides or [])
-        findings = list(check_shards(Path(config["root"]))) if config["source"] == "webdataset" else []
+        findings = (
+            list(check_shards(existing_folder(config["root"], "webdataset")))
+            if config["source"] == "webdataset"
+            else []
+        )
         images = 0
         if findings:
             _say("the images were not looked at: first mend the shards", style="bold red")

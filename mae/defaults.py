@@ -152,6 +152,7 @@ def choose_pretraining(chooser: Chooser, count: int, machine: Machine, shares: i
         _multiple(_power_of_two(min(most, max(1, count // 8))), shares),
         f"at least 8 steps an epoch, {most} images at most {'here' if machine.accelerated else 'on a CPU'}",
     )
+    count *= chooser.get("data.repeats") or 1  # images of an epoch
     if machine.accelerated:
         epochs, reason = _rounded(100e6 / count, 400, 1600), "100 million images seen, within 400 to 1600 epochs"
     else:

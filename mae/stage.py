@@ -28,7 +28,6 @@ from mae.run_folder import RunFolder, choose_run_folder, shared_with_children
 from mae.training.loggers import create_loggers
 from mae.training.optimization import Optimization
 from mae.training.progress import TrainingProgress
-from mae.training.stopping import Keep
 from mae.training.summary import Rows, show_summary
 from mae.training.trainer import (
     chosen_precision,
@@ -221,8 +220,6 @@ class Stage:
         """Return the trainer, and the progress that it shows."""
         config = setting.config
         progress = TrainingProgress(setting.console, quiet=setting.quiet)
-        last = setting.folder.path / "checkpoints" / "last.ckpt"
-        keep = Keep(last, config["trainer"]["save_minutes"], say=partial(progress.say, style="bold"))
         trainer = create_trainer(
             config["trainer"],
             folder=setting.folder.path,
@@ -232,7 +229,8 @@ class Stage:
             monitor=monitor,
             mode=mode,
             loggers=create_loggers(config, setting.folder.path, setting.folder.resume_step()),
-            callbacks=[progress, *callbacks, keep],
+            callbacks=[progress, *callbacks],
+            say=partial(progress.say, style="bold"),
         )
         return trainer, progress
 
@@ -276,9 +274,9 @@ class Stage:
             results["waiting_share"] = clock.waiting_share
             results["seconds"] = time.perf_counter() - self._began
         unreadable = self.data.unreadable
-        results["unreadable_images"] = len(unreadable.messages)
-        if unreadable.messages:
-            verdicts = [*verdicts, f"{len(unreadable.messages):,} images cannot be read, listed in {unreadable.path}."]
+        results["unreadable_images"] = count = unreadable.count()
+        if count:
+            verdicts = [*verdicts, f"{count:,} images cannot be read, listed in {unreadable.path}."]
         save(encoder, folder.path / "encoder")
         write_run(self.setting, results, verdicts, tables=tables, figures=figures)
         self.say(f"encoder  {folder.path / 'encoder'}")

@@ -14,6 +14,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+import yaml
 
 from mae.assembly import run_job
 from mae.training.stopping import StoppedError
@@ -186,3 +187,22 @@ def test_shards_that_go_away_are_one_line_and_the_steps_are_kept(
     assert "Traceback" not in errors
     kept = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert kept["global_step"] >= 2
+
+
+def test_a_run_of_an_earlier_version_goes_on_and_can_be_scored(tmp_path: Path) -> None:
+    # Its config.yaml lacks what came since.
+    folder = tmp_path / "run"
+    run("pretrain", folder, *BARE, stop_after=5)
+    finished = tmp_path / "tuned"
+    job("finetune", finished, f"checkpoint={folder}/checkpoints/last.ckpt", "labels_per_class=3").run()
+    for path in (folder / "config.yaml", finished / "config.yaml"):
+        config = yaml.safe_load(path.read_text())
+        for key in ("bits", "repeats", "decode", "max_unreadable"):
+            del config["data"][key]
+        del config["trainer"]["save_minutes"]
+        path.write_text(yaml.safe_dump(config))
+    assert job("pretrain", folder, "resume=true").run()["steps"] == 20
+    scored = job(
+        "finetune", None, "evaluate_only=true", f"checkpoint={finished}", f"run_dir={tmp_path / 'scored'}"
+    ).run()
+    assert scored["test_top1"] == json.loads((finished / "results.json").read_text())["test_top1"]

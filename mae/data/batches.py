@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -144,7 +145,13 @@ class BatchLoader(DataLoader[Any]):
         finish: Callable[[Sequence[Item]], Batch] | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(dataset, sampler=sampler, collate_fn=list if finish else collate, **options)
+        super().__init__(
+            dataset,
+            sampler=sampler,
+            collate_fn=list if finish else collate,
+            worker_init_fn=leave_signals,
+            **options,
+        )
         self.finish = finish
         self.order = sampler
         self.unreadable = unreadable
@@ -163,9 +170,36 @@ class BatchLoader(DataLoader[Any]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Return the number of batches of this epoch that were taken."""
-        return {"batches": self._done}
+        """Return the number of batches of this epoch that were taken, and what they are batches of."""
+        return {"batches": self._done, **self._kind()}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Begin the next iteration after these batches."""
+        """Begin the next iteration after these batches.
+
+        Raises:
+            AnotherLoaderError: They were batches of another size, or of other data.
+        """
+        then, now = {key: state_dict[key] for key in self._kind()}, self._kind()
+        if then != now:
+            was, is_ = (
+                f"{one['length']:,} batches of {one['batch']}, from {one['images']:,} images" for one in (then, now)
+            )
+            raise AnotherLoaderError(
+                f"the run was stopped amid an epoch of {was}, and now it has {is_}: resume with the same data, "
+                f"trainer.devices and trainer.accumulate"
+            )
         self._resume_at = state_dict["batches"] % max(1, len(self))
+
+    def _kind(self) -> dict[str, int]:
+        assert self.batch_size is not None, "batches are made by this loader"
+        return {"length": len(self), "batch": self.batch_size, "images": len(self.dataset)}  # type: ignore[arg-type]
+
+
+class AnotherLoaderError(ValueError):
+    """A run that was stopped within an epoch cannot go on there with other batches."""
+
+
+def leave_signals(worker: int) -> None:
+    """Let the first process decide what a Ctrl-C means, and let it end its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -87,7 +87,7 @@ def examine(source: Source, index: int, tiny: int) -> Examined:
     return Examined(_hash(picture), tuple(wrong))
 
 
-def check_shards(root: Path, workers: int = 0) -> Iterator[Finding]:
+def check_shards(root: Path) -> Iterator[Finding]:
     """Yield the shards below a folder that are not as their manifest says; none where there is no manifest."""
     manifest = read_manifest(root)
     if manifest is None:

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import simplejpeg
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 EXTENSIONS = frozenset(
@@ -98,7 +98,7 @@ class EncodedPicture:
                 self.mode = {"Gray": "GRAY", "CMYK": None, "YCCK": None}.get(colour, "RGB")
         self.reducible = self.mode is not None
         if self.mode is None:
-            self.size = _pillow_size(data, name)
+            self.size, self.orientation = _pillow_header(data, name)
 
     def opened(self) -> Image.Image:
         """Return the image as Pillow sees it, not decoded."""
@@ -121,7 +121,7 @@ class EncodedPicture:
                 return turned(torch.from_numpy(array).permute(2, 0, 1), self.orientation)
             except ValueError:
                 pass  # Pillow puts up with more, or says why not
-        return _reduced(_decode_by_pillow(self.data, self.name), reduce)
+        return _reduced(turned(_decode_by_pillow(self.data, self.name), self.orientation), reduce)
 
 
 def read_image(path: str | Path) -> Tensor:
@@ -141,7 +141,7 @@ def read_size(path: str | Path) -> tuple[int, int]:
     Raises:
         UnreadableImageError: The header cannot be read.
     """
-    return _pillow_size(Path(path), str(path))
+    return _pillow_header(Path(path), str(path))[0]
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -182,26 +182,28 @@ def to_bits(image: Tensor, bits: int) -> Tensor:
     return image.float() / 255 if image.dtype == torch.uint8 else image
 
 
-def _pillow_size(file: bytes | Path, name: str) -> tuple[int, int]:
+def _pillow_header(file: bytes | Path, name: str) -> tuple[tuple[int, int], int]:
+    """Return (H, W), upright, and the EXIF orientation that is still to be heeded."""
     try:
         with _open(file) as opened:
             width, height = opened.size
-            # Pillow turns a TIFF's size itself.
-            orientation = 1 if opened.format == "TIFF" else opened.getexif().get(ORIENTATION, 1)
+            # Pillow turns a TIFF itself, and reads all of a PNG to see whether EXIF stands at its end.
+            heed = opened.format != "TIFF" and (opened.format != "PNG" or "exif" in opened.info)
+            orientation = opened.getexif().get(ORIENTATION, 1) if heed else 1
     except Exception as error:  # damaged files raise almost anything, struct.error and IndexError among it
         raise _unreadable(name, error) from None
-    return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
+    orientation = orientation if orientation in range(1, 9) else 1
+    return ((width, height) if orientation >= 5 else (height, width)), orientation
 
 
 def _decode_by_pillow(data: bytes, name: str) -> Tensor:
     try:
         with _open(data) as opened:
-            upright = ImageOps.exif_transpose(opened)
-            if upright.mode.startswith(("I", "F")):  # 16 and 32 bits: Pillow's own conversion would clip them
-                top = 1.0 if upright.mode == "F" else 65535.0
-                return torch.from_numpy(np.asarray(upright, dtype=np.float32) / top).unsqueeze(0)
-            grey = upright.mode in ("1", "L", "LA")
-            array = np.array(upright.convert("L" if grey else "RGB"))
+            if opened.mode.startswith(("I", "F")):  # 16 and 32 bits: Pillow's own conversion would clip them
+                top = 1.0 if opened.mode == "F" else 65535.0
+                return torch.from_numpy(np.asarray(opened, dtype=np.float32) / top).unsqueeze(0)
+            grey = opened.mode in ("1", "L", "LA")
+            array = np.array(opened.convert("L" if grey else "RGB"))
     except Exception as error:  # damaged files raise almost anything, struct.error and IndexError among it
         raise _unreadable(name, error) from None
     return torch.from_numpy(array).unsqueeze(0) if grey else torch.from_numpy(array).permute(2, 0, 1)

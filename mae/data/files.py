@@ -69,19 +69,21 @@ def folder(root: str | None, index: Index | None = None) -> Splits:
     """
     index = index or Index()
     if root is not None and glob.has_magic(root) and not Path(root).expanduser().exists():
-        return with_validation(FileSource(Path(), _matching(root)), None, None)
+        names = index.listed(lambda: _matching(root))
+        return replace(with_validation(FileSource(Path(), names), None, None), keep=index.keep)
     if root is not None and (listed := Path(root).expanduser()).is_file():
-        return with_validation(FileSource(listed.parent, _listed(listed)), None, None)
+        names = index.listed(lambda: _listed(listed))
+        return replace(with_validation(FileSource(listed.parent, names), None, None), keep=index.keep)
     path = existing_folder(root, "folder")
     return replace(with_validation(FileSource(path, index.find(path)), None, None), keep=index.keep)
 
 
-def _matching(pattern: str) -> list[str]:
+def _matching(pattern: str) -> FileNames:
     found = glob.iglob(str(Path(pattern).expanduser()), recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
     names = sorted(name for name in found if Path(name).suffix.lower() in EXTENSIONS)
     if not names:
         raise ValueError(f"data.root={pattern} matches no image: quote the pattern for the shell, and try it with ls")
-    return names
+    return FileNames.of(names)
 
 
 def _listed(path: Path) -> FileNames:
@@ -115,8 +117,14 @@ def image_folder(root: str | None, index: Index | None = None) -> Splits:
     index = index or Index()
     path = existing_folder(root, "image_folder")
     train_root = path / "train" if (path / "train").is_dir() else path
-    classes = _class_names(train_root)
-    train = _labelled(train_root, classes, index.find(train_root, "train"))
+    found = index.find(train_root, "train")
+    # A resumed run knows the classes that it began with.
+    classes = (
+        tuple(sorted({name.partition("/")[0] for name in found if "/" in name}))
+        if index.resumed
+        else _class_names(train_root)
+    )
+    train = _labelled(train_root, classes, found)
     others: list[FileSource | None] = []
     for split in ("val", "test"):
         split_root = path / split

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import warnings
+import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -100,7 +102,7 @@ class Scan(NamedTuple):
         try:
             with np.load(path) as stored:
                 *blocks, times = (stored[f"arr_{number}"] for number in range(5))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise ValueError(
                 f"{path} is not the index of a folder ({error}): delete it, and it is made again"
             ) from None
@@ -190,7 +192,7 @@ class Index:
     def __init__(self, shared: str | None = None, run_dir: Path | None = None) -> None:
         self.shared = None if shared is None else Path(shared).expanduser()
         self.own = None if run_dir is None else run_dir / "index"
-        self._scans: dict[str, Scan] = {}
+        self._new: dict[str, tuple[Scan, bool]] = {}  # and whether the folder was scanned for it
 
     def find(self, root: Path, name: str = "images") -> FileNames:
         """Return the images below a folder, relative to it.
@@ -204,16 +206,36 @@ class Index:
         """
         own, shared = (folder and folder / f"{name}.npz" for folder in (self.own, self.shared))
         if own and own.is_file():
-            self._scans[name] = Scan.load(own)
+            found = Scan.load(own)
         elif shared and shared.is_file() and (kept := Scan.load(shared)).is_fresh(root):
-            self._scans[name] = kept
+            found = kept
+            self._new[name] = (found, False)
         else:
-            self._scans[name] = scan(root)
-        return self._scans[name].names
+            found = scan(root)
+            self._new[name] = (found, True)
+        return found.names
+
+    @property
+    def resumed(self) -> bool:
+        """Whether an earlier part of the run has kept its lists."""
+        return self.own is not None and self.own.is_dir()
+
+    def listed(self, search: Callable[[], FileNames], name: str = "images") -> FileNames:
+        """Return names that a search finds which is no scan of a folder: the run's own, or new ones, which it will keep."""
+        own = self.own and self.own / f"{name}.npz"
+        if own and own.is_file():
+            return Scan.load(own).names
+        names = search()
+        self._new[name] = (Scan(names, FileNames.of([]), np.empty(0, dtype=np.int64)), False)
+        return names
 
     def keep(self) -> None:
-        """Write the files."""
-        for name, found in self._scans.items():
-            for folder in (self.own, self.shared):
-                if folder is not None:
-                    found.save(folder / f"{name}.npz")
+        """Write the files that are not there yet."""
+        for name, (found, scanned) in self._new.items():
+            if self.own is not None:
+                found.save(self.own / f"{name}.npz")
+            if self.shared is not None and scanned:
+                try:
+                    found.save(self.shared / f"{name}.npz")
+                except OSError as error:  # the run does not need it
+                    warnings.warn(f"data.index={self.shared} cannot be written ({error.strerror})", stacklevel=2)

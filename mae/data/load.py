@@ -76,8 +76,8 @@ def _refuse_keys(options: Options, *keys: str) -> None:
 SOURCES: dict[str, Callable[[Options, Path | None], Splits]] = {
     "arrays": lambda options, run_dir: arrays(options["root"], options["layout"], options["pages"]),
     "digits": lambda options, run_dir: digits(),
-    "folder": lambda options, run_dir: folder(options["root"], Index(options["index"], run_dir)),
-    "image_folder": lambda options, run_dir: image_folder(options["root"], Index(options["index"], run_dir)),
+    "folder": lambda options, run_dir: folder(options["root"], Index(options.get("index"), run_dir)),
+    "image_folder": lambda options, run_dir: image_folder(options["root"], Index(options.get("index"), run_dir)),
     "huggingface": _huggingface,
     "torchvision": lambda options, run_dir: torchvision_dataset(options["name"], options["root"], options["download"]),
     "webdataset": _webdataset,

@@ -18,6 +18,10 @@ class UnreachableError(ValueError):
     """A file that is not there, or cannot be reached."""
 
 
+class MissingError(UnreachableError):
+    """A file that is not there, as those who should know say."""
+
+
 class RemoteFile:
     """A file that is opened anew, and read on from where it was, as often as the connection fails: three times in a row at most.
 
@@ -60,7 +64,8 @@ class RemoteFile:
             except Exception as error:  # each kind of storage has errors of its own
                 self._file = None  # closing what has failed may fail as well
                 if _refused(error):
-                    raise UnreachableError(f"{self.url} {_reason(error)}") from None
+                    missing = isinstance(error, FileNotFoundError) or getattr(error, "status", 0) in (403, 404, 410)
+                    raise (MissingError if missing else UnreachableError)(f"{self.url} {_reason(error)}") from None
                 if wait is None:
                     raise UnreachableError(
                         f"{self.url} cannot be read, after {len(WAITS) + 1} attempts ({_words(error)}): check the address and the "

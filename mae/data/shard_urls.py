@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mae.data.manifest import NAME, Manifest, parse_manifest
-from mae.data.remote import RemoteFile, UnreachableError
+from mae.data.remote import MissingError, RemoteFile
 
 SPLITS = ("train", "val", "test")
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
@@ -112,12 +112,12 @@ def find_manifest(folder: str) -> Manifest | None:
     """Return the manifest of a folder of shards, None where there is none.
 
     Raises:
-        ValueError: It is none, or of another format.
+        ValueError: It is none, or of another format; or nothing answers there.
     """
     url = f"{folder}/{NAME}"
     try:
         with RemoteFile(url) as file:
             text = b"".join(iter(file.read, b""))
-    except UnreachableError:
+    except MissingError:
         return None
     return parse_manifest(text, url)

@@ -51,11 +51,11 @@ class PixelSums:
             )
         return PixelSums(self.count + other.count, self.total + other.total, self.squares + other.squares)
 
-    def statistics(self, *, own_units: bool = False) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return mean and standard deviation per channel, to six digits.
 
-        Args:
-            own_units: Whether the channels may be floats of different units, which are not compared.
+        Channels may be in units of their own. One that is flat in these images would be blown up without bound where it varies
+        elsewhere: its deviation is taken to be its mean.
 
         Raises:
             ValueError: Every pixel is of one flat colour.
@@ -67,9 +67,7 @@ class PixelSums:
             raise ValueError(
                 f"the images hold one flat colour ({', '.join(f'{value:.3f}' for value in mean)}): nothing to learn"
             )
-        # A channel that is flat in these images would be blown up without bound where it varies elsewhere.
-        least = 0.01 * std.max()
-        std = np.where(flat, np.maximum(np.abs(mean), least), std) if own_units else np.maximum(std, least)
+        std = np.where(flat, np.maximum(np.abs(mean), 0.01 * std.max()), std)
         return tuple(float(f"{value:.6g}") for value in mean), tuple(float(f"{value:.6g}") for value in std)
 
 
@@ -80,13 +78,11 @@ def measure_pixels(images: Iterable[Tensor]) -> tuple[tuple[float, ...], tuple[f
         ValueError: There is no image, or every image is one flat colour.
     """
     sums: PixelSums | None = None
-    floats = False
     for image in images:
-        floats |= image.dtype != torch.uint8
         sums = PixelSums.of(image) if sums is None else sums + PixelSums.of(image)
     if sums is None:
         raise ValueError("no image to measure the pixel statistics on")
-    return sums.statistics(own_units=floats)
+    return sums.statistics()
 
 
 def unit_pixels(images: Tensor) -> Tensor:

@@ -112,6 +112,6 @@ def _tifffile() -> Any:
         import tifffile
     except ImportError:
         raise ImportError(
-            "data=arrays reads TIFF with the extra 'tiff', which is not installed: pip install 'mae[tiff]'"
+            "data=arrays reads TIFF with the extra 'tiff', which is not installed: pip install -e '.[tiff]'"
         ) from None
     return tifffile

@@ -26,20 +26,22 @@ class UnreadableImages:
         self.total = total
         self.budget = budget
         self.path = path
-        self._seen: set[str] | None = None
+        self._seen: set[str] = set()
 
     @property
     def most(self) -> int:
         """Images that may be unreadable."""
         return max(1 if self.budget else 0, int(self.budget * self.total))
 
-    @property
-    def messages(self) -> set[str]:
-        """Name and reason of each, those of an earlier part of the run among them."""
-        if self._seen is None:
-            known = self.path is not None and self.path.is_file()
-            self._seen = set(self.path.read_text(encoding="utf-8").splitlines()) if known and self.path else set()
-        return self._seen
+    def count(self) -> int:
+        """Return how many images could not be read, on all devices and in earlier parts of the run."""
+        return len(self._known() | self._seen)
+
+    def _known(self) -> set[str]:
+        """Return the names in the file."""
+        if self.path is None or not self.path.is_file():
+            return set()
+        return {_name(line) for line in self.path.read_text(encoding="utf-8").split("\n") if line}
 
     def add(self, messages: Iterable[str]) -> None:
         """Count images that could not be read, and name them in the file.
@@ -47,22 +49,29 @@ class UnreadableImages:
         Raises:
             TooManyUnreadableError: They are past the budget.
         """
-        new = [message for message in dict.fromkeys(messages) if message not in self.messages]
-        if not new:
+        # A name may hold anything but a slash: what a line cannot hold is escaped.
+        lines = [message.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n") for message in messages]
+        if all(_name(line) in self._seen for line in lines):
             return
-        first = not self.messages
-        self.messages.update(new)
-        if self.path is not None:
+        known = self._known() | self._seen
+        new = [line for line in dict.fromkeys(lines) if _name(line) not in known]
+        self._seen = known | set(map(_name, new))
+        if self.path is not None and new:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-                file.writelines(f"{message}\n" for message in new)
-        count, where = len(self.messages), f", listed in {self.path}" if self.path else ""
+            with self.path.open("a", encoding="utf-8") as file:
+                file.writelines(f"{line}\n" for line in new)
+        count, where = len(self._seen), f", listed in {self.path}" if self.path else ""
         if count > self.most:
             raise TooManyUnreadableError(
                 f"{count:,} of {self.total:,} images cannot be read{where}: more than data.max_unreadable={self.budget:g} allows; "
-                f"mend or remove them (mae data check finds them all), or raise it. The first: {new[0]}"
+                f"mend or remove them (mae data check finds them all), or raise it. Now: {lines[0]}"
             )
-        if first:
+        if not known:
             warnings.warn(
-                f"{new[0]}; the next image stands in for it, here and for others like it{where}", stacklevel=2
+                f"{lines[0]}; the next image stands in for it, here and for others like it{where}", stacklevel=2
             )
+
+
+def _name(line: str) -> str:
+    """Return what a message names: an image counts once, whatever the reason."""
+    return line.partition(" cannot be read")[0]

@@ -51,7 +51,7 @@ def prepare_evaluation(config: Config, overrides: Sequence[str] = ()) -> Evaluat
     given = {text.partition("=")[0].lstrip("+") for text in overrides}
     if not given & {"data", "data.source", "data.root", "data.name", "experiment"}:
         loading = {key: value for key, value in config["data"].items() if f"data.{key}" in given}
-        config["data"] = {**stored_data(path), **loading}
+        config["data"] = {**config["data"], **stored_data(path), **loading}
     setting = open_setting(config, "evaluate", overrides)
     setting.config["protocol"] = trained["protocol"]
     checkpoint = read_checkpoint(path)

@@ -125,8 +125,12 @@ class TrainingProgress(L.Callback):
         """Training goes on, after what follows a validation: pictures, kNN, checkpoints."""
         self.clock.pause()
 
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Close the bar: Lightning calls no teardown after an error."""
+        self.teardown(trainer, pl_module, "fit")
+
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Close the bar, after an error too."""
+        """Close the bar."""
         if self.bar is not None:
             self.bar.stop()
             self.bar = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger
+
+from mae.training.stopping import Keep
 
 SHORT_EPOCH = 50
 """Steps; shorter epochs are too short to save after each."""
@@ -62,6 +65,7 @@ def create_trainer(
     mode: str,
     loggers: list[Logger],
     callbacks: list[L.Callback],
+    say: Callable[[str], None],
 ) -> L.Trainer:
     """Return a trainer that keeps ``checkpoints/last.ckpt`` and ``best.ckpt``.
 
@@ -75,6 +79,7 @@ def create_trainer(
         mode: ``min`` or ``max``.
         loggers: Where metrics go.
         callbacks: Beside the checkpoints.
+        say: Tells a person that a signal was heard.
 
     Raises:
         ValueError: The devices are not there.
@@ -89,13 +94,7 @@ def create_trainer(
         ModelCheckpoint(
             checkpoints, "best", monitor=monitor, mode=mode, enable_version_counter=False, auto_insert_metric_name=False
         ),
-        ModelCheckpoint(
-            checkpoints,
-            "last",
-            every_n_epochs=1 if total_steps >= SHORT_EPOCH * epochs else every,
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        ),
+        Keep(checkpoints, 1 if total_steps >= SHORT_EPOCH * epochs else every, options["save_minutes"], say),
     ]
     return _build(
         options,
