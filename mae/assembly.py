@@ -5,10 +5,9 @@ from __future__ import annotations
 import difflib
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -20,18 +19,9 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 
 from mae.checks import Config, leaves
-
-
-class Job(Protocol):
-    """A stage whose every part has been built and checked."""
-
-    def run(self) -> Mapping[str, Any]:
-        """Do the work; return the results."""
-        ...
-
+from mae.endings import Job, one_line_errors, run_job
 
 Prepare = Callable[[Config, Sequence[str]], Job]
 
@@ -151,15 +141,8 @@ def _nearest(wanted: str, known: Sequence[str]) -> str:
 
 
 FREE_ON_RESUME = (
-    "resume",
-    "run_dir",
-    "trainer",
-    "logger",
-    "callbacks",
-    "data.root",
-    "data.index",
-    "data.num_workers",
-    "data.max_unreadable",
+    *("resume", "run_dir", "trainer", "logger", "callbacks"),
+    *("data.root", "data.index", "data.num_workers", "data.max_unreadable"),
 )
 """What may differ when a run goes on: where and how fast it runs, not what it computes."""
 
@@ -175,9 +158,10 @@ def resumed_config(config: Config, stored: Config, overrides: Sequence[str]) -> 
     if ("checkpoint" in stored) != ("checkpoint" in config):
         other = "train_finetune.py" if "checkpoint" in stored else "train_pretrain.py"
         raise ValueError(f"run_dir={config['run_dir']} holds a run of {other}: resume it with that script")
-    # What a run of an earlier version did not know has its default.
-    merged = OmegaConf.merge(OmegaConf.create(config), OmegaConf.create(stored))
-    assert isinstance(merged, DictConfig), "both are mappings"
+    # What a run of an earlier version did not know has its default; the keys of other groups say what it is.
+    merged = OmegaConf.create(
+        {**stored, **{group: {**config[group], **stored[group]} for group in ("data", "trainer")}}
+    )
     now, then = leaves(config), leaves(stored)
     for text in overrides:
         key = text.partition("=")[0].lstrip("+~")
@@ -195,42 +179,6 @@ def resumed_config(config: Config, stored: Config, overrides: Sequence[str]) -> 
     merged.run_dir = config["run_dir"]
     merged.resume = True
     return plain(merged)
-
-
-def run_job(job: Job) -> None:
-    """Run a job; what ends it from outside, or in its data, is one line. Exit status 130 where it was stopped, else 2."""
-    # Not at the top: --help need not wait for Lightning.
-    from mae.data.batches import AnotherLoaderError
-    from mae.data.decode import UnreadableImageError
-    from mae.data.remote import UnreachableError
-    from mae.data.unreadable import TooManyUnreadableError
-    from mae.training.stopping import StoppedError
-
-    try:
-        job.run()
-    except StoppedError as stopped:
-        Console(stderr=True, soft_wrap=True).print(f"[bold]{_escape(str(stopped))}[/]", highlight=False)
-        sys.exit(130)
-    except (TooManyUnreadableError, UnreachableError, UnreadableImageError, AnotherLoaderError) as error:
-        text = str(error)
-        if "Traceback" in text:  # of the worker that it comes from; its last line is the error
-            text = text.splitlines()[-1].partition("Error: ")[2]
-        with one_line_errors():
-            raise ValueError(text) from None
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Turn the errors that a user can cause into one line and exit status 2."""
-    try:
-        yield
-    except (ValueError, FileNotFoundError, ImportError) as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False)
-        sys.exit(2)
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
 
 
 def script(

@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mae.assembly import Prepare, compose, one_line_errors, run_job
+from mae.assembly import Prepare, compose
 from mae.data_cli import app as data_app
+from mae.endings import one_line_errors, run_job
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from mae.assembly import compose, one_line_errors
+from mae.assembly import compose
+from mae.endings import one_line_errors
 
 app = typer.Typer(no_args_is_help=True, help="Pack, check and measure images.")
 

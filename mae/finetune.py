@@ -12,11 +12,11 @@ from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from mae.assembly import Job
 from mae.checkpoints.load import read_pickle
 from mae.checks import Config
 from mae.data.sources import Splits
 from mae.defaults import choose_baselines, choose_finetuning
+from mae.endings import Job
 from mae.models.protocols import PROBES, PROTOCOLS
 from mae.run_folder import RunFolder
 from mae.second_stage.baselines import baseline_config, baseline_table, classify_pixels, earlier_results

@@ -70,7 +70,9 @@ def test_no_data_folder_at_all(refused: Refuse) -> None:
 
 def test_a_file_for_a_folder(refused: Refuse, tmp_path: Path) -> None:
     write_image(tmp_path / "one.png")
-    assert "one.png is a file, not a folder" in refused("pretrain", "data=folder", "data.root=one.png")
+    assert "one.png is an image: give the folder that holds it" in refused(
+        "pretrain", "data=folder", "data.root=one.png"
+    )
 
 
 def test_an_empty_folder(refused: Refuse, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 import mae
+from mae.data.decode import Picture
 from mae.data.sources import Source
 from mae.training.loggers import read_metrics
 from tests.data.drawing import write_folder
@@ -37,7 +38,7 @@ def state(folder: Path, name: str = "best") -> dict[str, Tensor]:
     return {key.removeprefix("model."): value for key, value in content["state_dict"].items()}
 
 
-class Counting:
+class Counting(Source):
     """A source that keeps count of what is read of it."""
 
     def __init__(self, source: Source, readable: bool = True) -> None:
@@ -48,10 +49,10 @@ class Counting:
     def __len__(self) -> int:
         return len(self.source)
 
-    def image(self, index: int) -> Tensor:
+    def open(self, index: int) -> Picture:
         assert self.readable, "read before its time"
         self.read.append(index)
-        return self.source.image(index)
+        return self.source.open(index)
 
     def size(self, index: int) -> tuple[int, int]:
         return self.source.size(index)

@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from mae.assembly import run_job
+from mae.endings import run_job
 from mae.training.stopping import StoppedError
 from tests.data.test_streams import write_shards
 from tests.training.runs import job
@@ -72,14 +72,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[int
     return folder, images
 
 
-# The last step of an epoch ends with validation and a checkpoint of its own: the signal is heeded one step later.
 @pytest.mark.parametrize("step", [1, 2, 5, 9, 10, 11, 15, 20, 24, 29])
 def test_a_run_stopped_after_any_step_ends_as_if_it_had_never_stopped(
     whole: tuple[Path, list[list[int]]], tmp_path: Path, step: int
 ) -> None:
     folder, overrides = tmp_path / "run", (*BARE, "epochs=3", "+model.options.proj_drop_rate=0.2")
     before = run("pretrain", folder, *overrides, stop_after=step)
-    assert len(before) == step + (step % 10 == 0)
+    assert len(before) == step
     if step == 29:
         assert not (folder / "results.json").exists()
     after = run("pretrain", folder, "resume=true", "epochs=3")
@@ -206,3 +205,41 @@ def test_a_run_of_an_earlier_version_goes_on_and_can_be_scored(tmp_path: Path) -
         "finetune", None, "evaluate_only=true", f"checkpoint={finished}", f"run_dir={tmp_path / 'scored'}"
     ).run()
     assert scored["test_top1"] == json.loads((finished / "results.json").read_text())["test_top1"]
+
+
+def test_an_epoch_of_one_step_can_be_stopped(tmp_path: Path) -> None:
+    # The last step of an epoch has its checkpoint after validation; here every step is one.
+    overrides = (*BARE, "batch_size=1000", "epochs=6")
+    images = run("pretrain", tmp_path / "whole", *overrides)
+    before = run("pretrain", tmp_path / "parts", *overrides, stop_after=3)
+    assert len(before) == 3
+    assert not (tmp_path / "parts" / "results.json").exists()
+    assert before + run("pretrain", tmp_path / "parts", *overrides, "resume=true") == images
+    assert_same(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_stop_at_the_very_last_step_leaves_the_scores_to_a_resume(tmp_path: Path) -> None:
+    before = run("pretrain", tmp_path / "run", *BARE, "epochs=2", stop_after=20)
+    assert len(before) == 20
+    assert not (tmp_path / "run" / "results.json").exists()
+    assert run("pretrain", tmp_path / "run", "resume=true") == []
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["steps"] == 20
+
+
+def test_signals_are_given_back_when_the_training_ends(tmp_path: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    run("pretrain", tmp_path / "whole", *BARE)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    run("pretrain", tmp_path / "parts", *BARE, stop_after=3)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_other_batches_amid_an_epoch_are_refused_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("pretrain", tmp_path / "run", *BARE, stop_after=5)
+    with pytest.raises(SystemExit):
+        run_job(job("pretrain", tmp_path / "run", "resume=true", "trainer.accumulate=2"))
+    errors = capsys.readouterr().err
+    assert "stopped amid an epoch of 10 batches of 128, from 1,293 images, and now it has 20 batches of 64" in errors
+    assert "Traceback" not in errors

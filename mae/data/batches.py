@@ -179,7 +179,8 @@ class BatchLoader(DataLoader[Any]):
         Raises:
             AnotherLoaderError: They were batches of another size, or of other data.
         """
-        then, now = {key: state_dict[key] for key in self._kind()}, self._kind()
+        now = self._kind()
+        then = {key: state_dict.get(key, value) for key, value in now.items()}
         if then != now:
             was, is_ = (
                 f"{one['length']:,} batches of {one['batch']}, from {one['images']:,} images" for one in (then, now)

@@ -117,14 +117,8 @@ def image_folder(root: str | None, index: Index | None = None) -> Splits:
     index = index or Index()
     path = existing_folder(root, "image_folder")
     train_root = path / "train" if (path / "train").is_dir() else path
-    found = index.find(train_root, "train")
-    # A resumed run knows the classes that it began with.
-    classes = (
-        tuple(sorted({name.partition("/")[0] for name in found if "/" in name}))
-        if index.resumed
-        else _class_names(train_root)
-    )
-    train = _labelled(train_root, classes, found)
+    classes = _class_names(train_root)
+    train = _labelled(train_root, classes, index.find(train_root, "train"))
     others: list[FileSource | None] = []
     for split in ("val", "test"):
         split_root = path / split

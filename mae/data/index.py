@@ -215,11 +215,6 @@ class Index:
             self._new[name] = (found, True)
         return found.names
 
-    @property
-    def resumed(self) -> bool:
-        """Whether an earlier part of the run has kept its lists."""
-        return self.own is not None and self.own.is_dir()
-
     def listed(self, search: Callable[[], FileNames], name: str = "images") -> FileNames:
         """Return names that a search finds which is no scan of a folder: the run's own, or new ones, which it will keep."""
         own = self.own and self.own / f"{name}.npz"

@@ -351,7 +351,7 @@ def test_a_missing_tifffile_names_the_extra(tmp_path: Path, monkeypatch: pytest.
     tifffile.imwrite(tmp_path / "a.tif", drawn(6, 9, 11))
     monkeypatch.setitem(sys.modules, "tifffile", None)
     for root in (tmp_path / "a.tif", tmp_path):
-        with pytest.raises(ImportError, match=r"pip install 'mae\[tiff\]'"):
+        with pytest.raises(ImportError, match=r"pip install -e '.\[tiff\]'"):
             arrays(str(root))
     saved(tmp_path / "npy" / "train.npy", drawn(4, 8, 8))
     assert len(arrays(str(tmp_path / "npy")).train) == 3

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from mae.data.decode import UnreadableImageError, read_image, read_size, to_channels
+from mae.data.decode import EncodedPicture, UnreadableImageError, read_image, read_size, to_channels
 from tests.data.drawing import smooth
 
 RGB = Image.fromarray(smooth(14, 22))
@@ -106,6 +106,29 @@ def test_images_stand_upright_as_their_exif_says(tmp_path: Path, suffix: str, or
     assert read_size(path) == tuple(image.shape[1:])
 
 
+def test_the_size_of_a_png_costs_no_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    RGB.save(tmp_path / "a.png")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
+    assert read_size(tmp_path / "a.png") == (14, 22)
+    assert EncodedPicture((tmp_path / "a.png").read_bytes(), "a.png").size == (14, 22)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("reduce", [1, 2, 4, 8])
+def test_a_jpeg_at_reduced_scale_is_the_whole_one_made_smaller(tmp_path: Path, orientation: int, reduce: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(smooth(128, 88)).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    picture = EncodedPicture((tmp_path / "a.jpg").read_bytes(), "a.jpg")
+    with Image.open(tmp_path / "a.jpg") as opened:
+        upright = ImageOps.exif_transpose(opened)
+    assert picture.size == (upright.height, upright.width)
+    image = picture.decode(reduce)
+    assert image.shape == (3, -(-upright.height // reduce), -(-upright.width // reduce))
+    expected = np.asarray(upright.resize((image.shape[2], image.shape[1]), Image.Resampling.BOX))
+    assert np.abs(channels_last(image).astype(int) - expected.astype(int)).mean() < 2
+
+
 def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
     frames = [Image.fromarray(np.full((8, 8), value, np.uint8)) for value in (10, 200, 90)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
@@ -144,7 +167,7 @@ def test_garbage_under_the_name_of_an_image_is_unreadable(tmp_path: Path, suffix
 FLIP_BYTES = """
 import random, sys
 from pathlib import Path
-from mae.data.decode import UnreadableImageError, read_image
+from mae.data.decode import EncodedPicture, UnreadableImageError, read_image
 rng = random.Random(0)
 for whole in map(Path, sys.argv[1:]):
     damaged = whole.with_stem("damaged")

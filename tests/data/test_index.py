@@ -139,6 +139,38 @@ def test_a_pattern_finds_what_the_shell_would(tmp_path: Path) -> None:
         folder(str(tmp_path / "*.jpg"))
 
 
+@pytest.mark.parametrize("kind", ["pattern", "list"])
+def test_patterns_and_lists_are_kept_as_folders_are(tmp_path: Path, kind: str) -> None:
+    root, run = write_folder(tmp_path / "data", 5), tmp_path / "run"
+    (tmp_path / "list.txt").write_text("".join(f"data/image_{number:03}.png\n" for number in range(5)))
+    given = str(root / "*.png") if kind == "pattern" else str(tmp_path / "list.txt")
+    first = folder(given, Index(None, run))
+    assert first.keep is not None
+    first.keep()
+    write_image(root / "more.png")
+    (tmp_path / "list.txt").write_text("data/more.png\n")
+    again = folder(given, Index(None, run)).whole
+    assert again is not None
+    assert [Path(again.name(i)).name for i in range(len(again))] == [f"image_{number:03}.png" for number in range(5)]
+
+
+def test_an_index_that_cannot_be_written_does_not_end_the_run(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data", 5)
+    (tmp_path / "file").write_text("in the way")
+    index = Index(str(tmp_path / "file"))
+    index.find(root)
+    with pytest.warns(UserWarning, match=r"data\.index=.* cannot be written"):
+        index.keep()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off"])
+def test_an_index_that_is_cut_off_is_named(tmp_path: Path, content: bytes) -> None:
+    root = write_folder(tmp_path / "data", 2)
+    (tmp_path / "images.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"images\.npz is not the index"):
+        Index(str(tmp_path)).find(root)
+
+
 def test_an_image_is_no_list(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"one\.png is an image: give the folder that holds it"):
         folder(str(write_image(tmp_path / "one.png")))

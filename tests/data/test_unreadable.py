@@ -114,6 +114,29 @@ def test_a_file_that_may_not_be_read_is_one_of_them(tmp_path: Path) -> None:
         FileSource(root, ["image_001.png"]).open(0)
 
 
+def test_a_run_past_its_budget_goes_on_with_a_larger_one(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data", 60)
+    damage(root, [3, 20, 41])
+    with pytest.raises(TooManyUnreadableError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        job("pretrain", tmp_path / "run", *BARE, f"data.root={root}").run()
+    resumed = job(
+        "pretrain", tmp_path / "run", "resume=true", "data=folder", f"data.root={root}", "data.max_unreadable=0.1"
+    )
+    assert resumed.run()["unreadable_images"] == 3
+
+
+def test_names_that_no_line_can_hold_count_once(tmp_path: Path) -> None:
+    odd = ["a\nb.png", "c\u2028d.png", "\udcff.png"]
+    for _ in range(2):
+        ledger = UnreadableImages(100, 0.5, tmp_path / "unreadable.txt")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ledger.add(f"{name} cannot be read (for a test)" for name in odd)
+        assert ledger.count() == 3
+    assert len((tmp_path / "unreadable.txt").read_text().rstrip("\n").split("\n")) == 3
+
+
 FUZZ = """
 import sys, warnings
 from pathlib import Path
