@@ -135,15 +135,14 @@ def test_a_checkpoint_is_kept_every_few_minutes(tmp_path: Path, monkeypatch: pyt
     assert saved[0] < 6
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_signal_to_the_script_is_one_line_and_the_command_that_goes_on(tmp_path: Path, name: str) -> None:
+def test_a_signal_to_the_script_is_one_line_and_the_command_that_goes_on(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     command = [sys.executable, str(REPOSITORY / "train_pretrain.py"), f"run_dir={folder}", "epochs=400", *BARE]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     while not (folder / "checkpoints" / "last.ckpt").exists():
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
-    process.send_signal(getattr(signal, name))
+    process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert f"resume=true run_dir={folder} goes on" in errors
