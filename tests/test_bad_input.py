@@ -571,10 +571,10 @@ def test_a_resume_on_as_many_classes_of_other_names(tmp_path: Path) -> None:
     overrides = (*ENCODER, "checkpoint=null", "data.num_workers=0", *write_classes(train, ant=12, bee=12))
     job("finetune", tmp_path / "run", *overrides).run()
     (train / "bee").rename(train / "cat")
-    with pytest.raises(ValueError, match="the head in") as raised:
+    with pytest.raises(
+        ValueError, match="the class 'bee', which the run began with, has no folder in .*train: resume on"
+    ):
         job("finetune", tmp_path / "run", *overrides, "resume=true")
-    # "has 2 classes, and now has 2" would leave a person with nothing to look for.
-    assert "'bee'" in str(raised.value) or "'cat'" in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -142,9 +142,19 @@ def _class_names(root: Path) -> tuple[str, ...]:
 
 
 def _labelled(root: Path, classes: tuple[str, ...], found: FileNames) -> FileSource:
-    """Return the images below the class folders; those beside them have no label, and are left out."""
+    """Return the images below the class folders; those beside them have no label, and are left out.
+
+    Raises:
+        ValueError: The folder of a class is gone, since an earlier part of the run listed its images.
+    """
     numbers = {name: number for number, name in enumerate(classes)}
     labels = np.fromiter((numbers.get(name.partition("/")[0], -1) for name in found), dtype=np.int64, count=len(found))
+    gone = next((name for name, label in zip(found, labels, strict=True) if label < 0 and "/" in name), None)
+    if gone is not None:
+        raise ValueError(
+            f"the class {gone.partition('/')[0]!r}, which the run began with, has no folder in {root}: resume on the data that the "
+            f"run was started with, or start a new run"
+        )
     names = (
         found
         if (labels >= 0).all()
