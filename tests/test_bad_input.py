@@ -572,7 +572,7 @@ def test_a_resume_on_as_many_classes_of_other_names(tmp_path: Path) -> None:
     job("finetune", tmp_path / "run", *overrides).run()
     (train / "bee").rename(train / "cat")
     with pytest.raises(
-        ValueError, match="the class 'bee', which the run began with, has no folder in .*train: resume on"
+        ValueError, match=r"the class 'bee', which the run began with, has no folder in .*train: resume on"
     ):
         job("finetune", tmp_path / "run", *overrides, "resume=true")
 
