@@ -388,18 +388,9 @@ def script(name: str, *overrides: str, folder: Path) -> subprocess.CompletedProc
     )
 
 
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (("optim.base_lrr=1",), "error: optim.base_lrr is not an option here: did you mean optim.base_lr?\n"),
-        (("data=folder", "data.root=nowhere", *ENCODER), "error: data.root=nowhere does not exist\n"),
-    ],
-)
-def test_the_script_says_one_line_and_ends_with_status_two(
-    tmp_path: Path, overrides: tuple[str, ...], message: str
-) -> None:
-    done = script("train_pretrain.py", *overrides, folder=tmp_path)
-    assert (done.returncode, done.stderr, done.stdout) == (2, message, "")
+def test_the_script_says_one_line_and_ends_with_status_two(tmp_path: Path) -> None:
+    done = script("train_pretrain.py", "data=folder", "data.root=nowhere", *ENCODER, folder=tmp_path)
+    assert (done.returncode, done.stderr, done.stdout) == (2, "error: data.root=nowhere does not exist\n", "")
     assert list(tmp_path.iterdir()) == []
 
 

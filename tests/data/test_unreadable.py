@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from mae.data.unreadable import TooManyUnreadableError, UnreadableImages
+from mae.endings import run_job
 from tests.data.drawing import write_folder
 from tests.training.runs import job
 
@@ -83,24 +84,19 @@ def test_a_run_names_the_damaged_images_and_keeps_its_batches(tmp_path: Path, wo
     assert results["images_seen"] == results["steps"] * 8
 
 
-def test_too_many_end_the_run_with_one_line_and_keep_what_was_done(tmp_path: Path) -> None:
-    root = write_folder(tmp_path / "data", 60)
-    damage(root, list(range(0, 60, 4)))
-    command = [
-        sys.executable,
-        str(REPOSITORY / "train_pretrain.py"),
-        *BARE,
-        f"data.root={root}",
-        "run_dir=run",
-        "epochs=2",
-    ]
-    command += ["model.width=32", "model.depth=1", "model.heads=2"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.returncode == 2
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert re.search(r"error: \d of 60 images cannot be read, listed in run/unreadable\.txt: more than", line)
-    assert "data.max_unreadable=0.01" in line
-    assert "Traceback" not in done.stderr
+def test_too_many_end_the_run_with_one_line_and_keep_what_was_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, run = write_folder(tmp_path / "data", 60), tmp_path / "run"
+    damage(root, [3, 20, 41])
+    with pytest.raises(SystemExit) as ended:
+        run_job(job("pretrain", run, *BARE, f"data.root={root}"))
+    errors = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert re.search(rf"^error: \d of 60 images cannot be read, listed in {run}/unreadable\.txt: more than", errors)
+    assert "data.max_unreadable=0.01" in errors
+    assert "Traceback" not in errors
+    assert (run / "checkpoints" / "last.ckpt").is_file()
 
 
 def test_a_file_that_may_not_be_read_is_one_of_them(tmp_path: Path) -> None:
