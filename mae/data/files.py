@@ -149,15 +149,12 @@ def _labelled(root: Path, classes: tuple[str, ...], found: FileNames) -> FileSou
     """
     numbers = {name: number for number, name in enumerate(classes)}
     labels = np.fromiter((numbers.get(name.partition("/")[0], -1) for name in found), dtype=np.int64, count=len(found))
-    gone = next((name for name, label in zip(found, labels, strict=True) if label < 0 and "/" in name), None)
+    strays = np.flatnonzero(labels < 0).tolist()
+    gone = next((name for name in map(found.__getitem__, strays) if "/" in name), None)
     if gone is not None:
         raise ValueError(
             f"the class {gone.partition('/')[0]!r}, which the run began with, has no folder in {root}: resume on the data that the "
             f"run was started with, or start a new run"
         )
-    names = (
-        found
-        if (labels >= 0).all()
-        else FileNames.of(name for name, label in zip(found, labels, strict=True) if label >= 0)
-    )
+    names = FileNames.of(map(found.__getitem__, np.flatnonzero(labels >= 0).tolist())) if len(strays) else found
     return FileSource(root, names, labels[labels >= 0], classes)

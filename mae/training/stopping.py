@@ -50,7 +50,6 @@ class Keep(ModelCheckpoint):
         self._agreed_at = 0
         self._process = os.getpid()
         self._handlers: dict[int, Any] = {}
-        self._listen = self._heard
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listen to the signals, after Lightning's own listeners are in place."""
@@ -59,7 +58,7 @@ class Keep(ModelCheckpoint):
         self._launcher = trainer.strategy.launcher
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._handlers[number] = signal.signal(number, self._listen)
+                self._handlers[number] = signal.signal(number, self._heard)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -124,6 +123,6 @@ class Keep(ModelCheckpoint):
 
     def _give_back(self) -> None:
         for number, handler in self._handlers.items():
-            if signal.getsignal(number) == self._listen:  # else Lightning has given it back already
+            if signal.getsignal(number) == self._heard:  # else Lightning has given it back already
                 signal.signal(number, handler)
         self._handlers.clear()
