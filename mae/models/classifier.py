@@ -68,5 +68,5 @@ def check_pool(encoder: Encoder, pool: str) -> None:
     """Raise a ValueError where the encoder cannot be pooled this way."""
     if pool not in POOLINGS:
         raise ValueError(f"pool={pool!r} is unknown: choose one of {', '.join(POOLINGS)}")
-    if pool == "token" and encoder.vit.cls_token is None:
+    if pool == "token" and not encoder.has_class_token:
         raise ValueError(f"pool=token needs a class token, which {encoder.config['name']} has not: choose pool=mean")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -16,13 +16,14 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mae.masking.plan import MaskPlan, gather_patches
+from mae.models.backbone import Backbone
 from mae.models.patches import as_pair, patch_grid, patchify
 from mae.models.positions import sincos_positions
 
 POSITIONS = ("sincos", "learned")
 
 
-class Encoder(nn.Module):
+class Encoder(Backbone):
     """A timm VisionTransformer that embeds and processes only the patches that a plan keeps.
 
     Args:
@@ -42,10 +43,6 @@ class Encoder(nn.Module):
     Raises:
         ValueError: The model is unknown or no ViT, or the sizes do not fit.
     """
-
-    pixel_mean: tuple[float, ...] | None = None
-    """Per-channel mean of the pixels in [0, 1] that the encoder was trained on; None until it is known."""
-    pixel_std: tuple[float, ...] | None = None
 
     def __init__(
         self,
@@ -127,11 +124,7 @@ class Encoder(nn.Module):
 
     def trunk(self, images: Tensor, plan: MaskPlan | None = None) -> Tensor:
         """Do what ``forward`` does, all but the last norm."""
-        if images.shape[1:] != (self.in_channels, *self.image_size):
-            raise ValueError(
-                f"images of shape {tuple(images.shape)} do not fit an encoder of "
-                f"(B, {self.in_channels}, {self.image_size[0]}, {self.image_size[1]})"
-            )
+        self.check_images(images)
         vit = self.vit
         tokens = vit._pos_embed(vit.patch_embed(images)) if plan is None else self._embed_visible(images, plan)
         run = partial(checkpoint_seq, vit.blocks) if vit.grad_checkpointing else vit.blocks
@@ -157,17 +150,33 @@ class Encoder(nn.Module):
                 prefix = [torch.cat(prefix, dim=1) + vit.pos_embed[:, :rows]]
         return vit.pos_drop(torch.cat([*prefix, tokens], dim=1))  # type: ignore[no-any-return]
 
-    def set_pixel_statistics(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Keep the per-channel mean and deviation of the training pixels, in [0, 1].
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Return the patch tokens in their places: one map (B, D, Gh, Gw)."""
+        patches = self(images)[:, self.num_prefix_tokens :]
+        return [patches.transpose(1, 2).unflatten(2, self.grid)]
 
-        Raises:
-            ValueError: They are not one number per channel.
-        """
-        if len(mean) != self.in_channels or len(std) != self.in_channels:
-            raise ValueError(
-                f"data.mean={mean} and data.std={std} must hold one number for each of {self.in_channels} channels"
-            )
-        self.pixel_mean, self.pixel_std = tuple(mean), tuple(std)
+    @property
+    def map_widths(self) -> tuple[int, ...]:
+        """D."""
+        return (self.width,)
+
+    @property
+    def map_strides(self) -> tuple[int, ...]:
+        """P."""
+        return (self.patch_size,)
+
+    @property
+    def has_class_token(self) -> bool:
+        """Whether the first token is a class token."""
+        return self.vit.cls_token is not None
+
+    def describe(self) -> str:
+        """Return what a person reads in the summary of a run."""
+        height, width = self.image_size
+        return (
+            f"{self.config['name']}: {self.depth} blocks of width {self.width}, {height}x{width} px in "
+            f"{self.grid[0]}x{self.grid[1]} patches of {self.patch_size}, {self.in_channels} channels"
+        )
 
     @property
     def position_prefix(self) -> int:

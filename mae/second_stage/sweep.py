@@ -57,7 +57,7 @@ class Sweep:
             raise ValueError(f"protocol.sweep_factors={factors} must be one or more positive numbers")
         if setting.config["optim"]["clip_norm"] is not None:
             raise ValueError("protocol.sweep=true clips no gradients: leave optim.clip_norm out")
-        pools = ["mean"] if encoder.vit.cls_token is None else ["mean", "token"]
+        pools = ["mean", "token"] if encoder.has_class_token else ["mean"]
         rates = [float(f"{setting.config['optim']['base_lr'] * factor:.4g}") for factor in factors]
         candidates = [Candidate(*choice) for choice in itertools.product(pools, (True, False), rates)]
         return cls(candidates, optimization)

@@ -18,13 +18,8 @@ def model_rows(encoder: Encoder, model: nn.Module) -> Rows:
     """Return rows on the model: sizes, what is trainable, drop path."""
     total = sum(parameter.numel() for parameter in model.parameters())
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    config, (height, width) = encoder.config, encoder.image_size
     return [
-        (
-            "encoder",
-            f"{config['name']}: {encoder.depth} blocks of width {encoder.width}, {height}x{width} px in "
-            f"{encoder.grid[0]}x{encoder.grid[1]} patches of {encoder.patch_size}, {encoder.in_channels} channels",
-        ),
+        ("encoder", encoder.describe()),
         ("parameters", f"{total:,}, of which {trainable:,} are trained"),
         ("drop path", _drop_path(encoder)),
     ]
