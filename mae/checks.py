@@ -34,6 +34,7 @@ RULES: dict[str, tuple[tuple[type, ...], float | None]] = {
     "data.num_workers": ((int,), 0),
     "data.min_scale": (NUMBER, 0),
     "optim.final_lr": (NUMBER, 0),
+    "optim.step_epochs": (NUMBER, 0.001),
     "optim.clip_norm": (NUMBER, 0),
     "data.channels": ((int,), 1),
     "data.repeats": ((int,), 1),
@@ -54,7 +55,7 @@ RULES: dict[str, tuple[tuple[type, ...], float | None]] = {
     "protocol.hidden": ((int,), 1),
     "protocol.heads": ((int,), 1),
     "protocol.mlp_ratio": (NUMBER, 0.1),
-    "protocol.head_std": (NUMBER, 1e-12),
+    "protocol.head_std": (NUMBER, 0),
     "protocol.layer_decay": (NUMBER, 0),
     "protocol.drop_path": (NUMBER, 0),
     "protocol.label_smoothing": (NUMBER, 0),
@@ -148,6 +149,10 @@ def check_values(config: Config) -> None:
     wrong += [f"{key}=null is not a value, and nothing chooses one" for key in NEVER_CHOSEN if flat.get(key, 0) is None]
     if flat.get("protocol.pool") not in (None, "mean", "token"):
         wrong.append(f"protocol.pool={flat['protocol.pool']} is neither mean nor token")
+    if flat.get("protocol.head") not in (None, "linear", "mlp"):
+        wrong.append(f"protocol.head={flat['protocol.head']} is neither linear nor mlp")
+    if flat.get("optim.schedule") not in (None, "cosine", "steps"):
+        wrong.append(f"optim.schedule={flat['optim.schedule']} is neither cosine nor steps")
     if flat.get("logger.name") not in (None, "csv", "wandb"):
         wrong.append(f"logger.name={flat['logger.name']} is neither csv nor wandb")
     if flat.get("data.decode") not in (None, "cpu", "device"):

@@ -103,7 +103,10 @@ def choose_images_and_model(
     if chooser.get("model.name") is None:
         chooser.choices.append(Choice("model", preset, reason))
     # A model of the user's own choice still needs a decoder.
-    for group in ("decoder",) if chooser.get("model.name") else ("model", "decoder"):
+    groups = ["decoder"] if chooser.get("model.name") else ["model", "decoder"]
+    if chooser.get("decoder.name") == "linear":  # one layer, which has no sizes of its own
+        groups.remove("decoder")
+    for group in groups:
         for key, value in values[group].items():
             if group in chooser.config and chooser.get(f"{group}.{key}") is None:
                 chooser.config[group][key] = value

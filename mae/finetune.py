@@ -79,7 +79,7 @@ def prepare_training(config: Config, overrides: Sequence[str] = ()) -> Finetunin
 
     encoder, report = build_encoder(config, checkpoint)
     if config["trainer"]["grad_checkpointing"]:
-        encoder.vit.set_grad_checkpointing()
+        encoder.set_grad_checkpointing()
     model = build_classifier(config, protocol, encoder, len(classes))
     data = build_data(setting, splits, encoder)
     optimization = build_optimization(setting, encoder, data.steps_per_epoch, protocol.get("layer_decay", 1.0))
@@ -107,6 +107,8 @@ def prepare_training(config: Config, overrides: Sequence[str] = ()) -> Finetunin
         *model_rows(encoder, model),
         *optimization_rows(optimization, model, config["optim"]["base_lr"], config["batch_size"], setting.micro_batch),
     ]
+    if protocol.get("layer_decay", 1.0) != 1.0 and not encoder.depth:
+        rows.append(("layer decay", f"not in force: {encoder.config['name']} has no blocks to tell apart"))
     if sweep is not None:
         rows.append(("sweep", f"{len(sweep.candidates)} probes side by side, on features extracted once"))
     if protocol.get("ema") and 1 / (1 - protocol["ema"]) > optimization.total_steps / 2:

@@ -20,8 +20,10 @@ from mae.evaluation.features import raw_pixels
 from mae.evaluation.knn_probe import KnnProbe
 from mae.evaluation.verdict import pretraining_verdicts
 from mae.masking.samplers import create_sampler
-from mae.models.autoencoder import MaskedAutoencoder, create_autoencoder
+from mae.models.autoencoder import create_autoencoder
 from mae.models.encoder import Encoder
+from mae.models.masked_model import MaskedModel
+from mae.models.patch_prediction import MaskedPatchPredictor
 from mae.report.pictures import save_reconstructions
 from mae.stage import Setting, Stage, build_data, build_optimization, image_size, open_setting
 from mae.training.alarms import Alarms
@@ -30,19 +32,40 @@ from mae.training.online_probe import OnlineProbe, probe_schedule
 from mae.training.pretraining import PretrainingModule
 from mae.training.summary import model_rows, optimization_rows
 
+OBJECTIVES = {"pixels": "random", "masked_patch_prediction": "corruption"}
+"""Pretraining objectives, each with the masking it takes."""
 
-def build_model(config: Config) -> MaskedAutoencoder:
-    """Build the autoencoder of a config whose every value is chosen; the seed decides its weights."""
+
+def build_model(config: Config) -> MaskedModel:
+    """Build the model of a config whose every value is chosen; the seed decides its weights.
+
+    Raises:
+        ValueError: The objective is unknown, or does not fit the model or the images.
+    """
     L.seed_everything(config["seed"], verbose=False)
-    decoder = config["decoder"]
+    decoder, objective, masking = config["decoder"], config["objective"], config["masking"]
+    images = {"image_size": image_size(config), "in_channels": config["data"]["channels"]}
+    if objective["name"] not in OBJECTIVES:
+        raise ValueError(f"objective.name={objective['name']!r} is unknown: choose one of {', '.join(OBJECTIVES)}")
+    if masking["name"] != OBJECTIVES[objective["name"]]:
+        raise ValueError(
+            f"masking={masking['name']} does not fit objective={objective['name']}: it takes "
+            f"masking={OBJECTIVES[objective['name']]}, so leave masking out"
+        )
+    if objective["name"] == "masked_patch_prediction":
+        if config["data"]["bits"] > 8 and objective["target"] != "pixels":
+            raise ValueError(
+                f"objective.target={objective['target']} counts colours of 8 bits, and data.bits={config['data']['bits']}: "
+                f"data.bits=8 reads the images so, objective.target=pixels takes them as they are"
+            )
+        return MaskedPatchPredictor(Encoder(**images, **config["model"]), objective["target"])
     return create_autoencoder(
-        image_size=image_size(config),
-        in_channels=config["data"]["channels"],
+        **images,
         decoder=decoder["name"],
         decoder_width=decoder["width"],
         decoder_depth=decoder["depth"],
         decoder_heads=decoder["heads"],
-        normalize_pixels=config["objective"]["normalize"],
+        normalize_pixels=objective["normalize"],
         **config["model"],
     )
 
@@ -53,7 +76,7 @@ def build_untrained(config: Config) -> Encoder:
         return build_model(config).encoder
 
 
-def build_probe(setting: Setting, data: ImageData, model: MaskedAutoencoder, visible: int) -> OnlineProbe:
+def build_probe(setting: Setting, data: ImageData, model: MaskedModel, visible: int) -> OnlineProbe:
     """Return the online probe that the config describes, at a pace that costs little."""
     config, options = setting.config, setting.config["callbacks"]
     step_images = setting.micro_batch * config["trainer"]["accumulate"]
@@ -91,7 +114,7 @@ def prepare(config: Config, overrides: Sequence[str] = ()) -> Pretraining:
 
     model = build_model(config)
     if config["trainer"]["grad_checkpointing"]:
-        model.encoder.vit.set_grad_checkpointing()
+        model.encoder.set_grad_checkpointing()
     sampler = create_sampler(**config["masking"])
     visible = sampler.check(model.grid)
     data = build_data(setting, splits, model.encoder)
@@ -105,7 +128,9 @@ def prepare(config: Config, overrides: Sequence[str] = ()) -> Pretraining:
         setting.folder.path / "pictures", data, options["pictures"], options["picture_times"], save_reconstructions
     )
     labelled = bool(splits.train.classes)
-    probe = build_probe(setting, data, model, visible) if options["probe"] and labelled else None
+    patches = model.grid[0] * model.grid[1]
+    seen = patches if config["masking"]["name"] == "corruption" else visible
+    probe = build_probe(setting, data, model, seen) if options["probe"] and labelled else None
     measurements = Measurements(
         KnnProbe(data, options["knn_bank"], options["knn_queries"]),
         options["knn_times"],
@@ -119,13 +144,12 @@ def prepare(config: Config, overrides: Sequence[str] = ()) -> Pretraining:
     trainer, progress = Stage.build_trainer(setting, optimization.total_steps, "val_loss", "min", callbacks)
 
     job = Pretraining(setting, data, module, trainer, progress, pictures, measurements, alarms)
-    patches = model.grid[0] * model.grid[1]
     job.show_summary(
         "Pretraining",
         [
             ("data", f"{look}; validation: {len(splits.val):,}, {splits.origin}"),
             *model_rows(model.encoder, model),
-            ("masking", f"{sampler.ratio:.0%}: the encoder sees {visible} of {patches} patches"),
+            ("masking", sampler.describe(model.grid)),
             *optimization_rows(
                 optimization, model, config["optim"]["base_lr"], config["batch_size"], setting.micro_batch
             ),
@@ -161,6 +185,7 @@ class Pretraining(Stage):
             "steps": self.trainer.global_step,
             "images_seen": self.trainer.global_step * config["batch_size"],
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "objective": config["objective"]["name"],
             "normalize_pixels": model.normalize_pixels,
             **self._measured(),
             "alarms": self.alarms.sentences,

@@ -20,7 +20,7 @@ from mae.data.sources import Splits
 from mae.data.streams import Stream
 from mae.data.unreadable import UnreadableImages
 from mae.defaults import Chooser, Machine
-from mae.models.encoder import Encoder
+from mae.models.backbone import Backbone
 from mae.optim.schedule import scaled_lr
 from mae.report.page import Figure, write_run_report
 from mae.report.tables import Table
@@ -104,7 +104,7 @@ def image_size(config: Config) -> int | tuple[int, int]:
     return size if isinstance(size, int) else (size[0], size[1])
 
 
-def build_data(setting: Setting, splits: Splits, encoder: Encoder) -> ImageData:
+def build_data(setting: Setting, splits: Splits, encoder: Backbone) -> ImageData:
     """Return the batches that the config describes; pixel statistics are measured where they are not given.
 
     Raises:
@@ -148,7 +148,7 @@ def build_data(setting: Setting, splits: Splits, encoder: Encoder) -> ImageData:
 
 
 def build_optimization(
-    setting: Setting, encoder: Encoder, steps_per_epoch: int, layer_decay: float = 1.0
+    setting: Setting, encoder: Backbone, steps_per_epoch: int, layer_decay: float = 1.0
 ) -> Optimization:
     """Return the optimizer and schedule that the config describes."""
     config, options = setting.config, setting.config["optim"]
@@ -163,6 +163,8 @@ def build_optimization(
         warmup_steps=round(options["warmup_epochs"] * steps_per_epoch),
         total_steps=steps_per_epoch * config["epochs"],
         final_lr=options["final_lr"],
+        schedule=options.get("schedule", "cosine"),  # runs of earlier versions knew no other
+        fall_every=round(options.get("step_epochs", 0) * steps_per_epoch),
         # Lightning refuses to clip the gradients of a fused optimizer under mixed precision.
         fused=options["clip_norm"] is None,
     )
@@ -259,7 +261,7 @@ class Stage:
 
     def finish(
         self,
-        encoder: Encoder,
+        encoder: Backbone,
         results: Mapping[str, Any],
         verdicts: Sequence[str],
         *,

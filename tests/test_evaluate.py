@@ -255,8 +255,14 @@ def test_a_classifier_outside_a_run_folder_does_not_say_its_data(digits: Trained
 
 
 def test_an_image_size_that_it_was_not_trained_at(digits: Trained, tmp_path: Path) -> None:
-    message = refused(tmp_path, f"checkpoint={digits[0]}", "data=digits", "data.image_size=32")
-    assert "data.image_size=32 is not the 16x16 that the classifier was trained at: leave it out" in message
+    # Positions are resampled to the new grid: 6x6 patches in place of 4x4 are still digits, not noise.
+    folder, results, *_ = digits
+    assert results["test_top1"] > 0.25
+    larger = job("finetune", tmp_path / "larger", "evaluate_only=true", f"checkpoint={folder}", "data.image_size=24")
+    assert larger.module.model.encoder.grid == (6, 6)
+    assert larger.run()["test_top1"] > 0.2
+    message = refused(tmp_path, f"checkpoint={digits[0]}", "data=digits", "data.image_size=30")
+    assert "not divisible by the patch size 4" in message
 
 
 def test_a_run_is_not_written_over_by_its_evaluation(digits: Trained) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mae.models.autoencoder import MaskedAutoencoder
-from mae.models.encoder import Encoder
+from mae.models.backbone import Backbone
+from mae.models.masked_model import MaskedModel
 
 FORMAT = "mae-1"
 
@@ -40,14 +40,14 @@ class Checkpoint:
         return "decoder" in self.config
 
 
-def describe(model: MaskedAutoencoder | Encoder) -> dict[str, Any]:
+def describe(model: MaskedModel | Backbone) -> dict[str, Any]:
     """Return all that is needed to build the model again, as plain values."""
-    encoder = model.encoder if isinstance(model, MaskedAutoencoder) else model
-    config = dict(model.config) if isinstance(model, MaskedAutoencoder) else {"encoder": model.config}
+    encoder = model.encoder if isinstance(model, MaskedModel) else model
+    config = dict(model.config) if isinstance(model, MaskedModel) else {"encoder": model.config}
     return {**config, "pixel_mean": encoder.pixel_mean, "pixel_std": encoder.pixel_std}
 
 
-def save(model: MaskedAutoencoder | Encoder, folder: str | Path) -> Path:
+def save(model: MaskedModel | Backbone, folder: str | Path) -> Path:
     """Write a model as ``config.json`` and ``model.safetensors``; an encoder alone is saved without decoder.
 
     Both files appear under their names only when they are complete.
@@ -57,7 +57,7 @@ def save(model: MaskedAutoencoder | Encoder, folder: str | Path) -> Path:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    prefix = "" if isinstance(model, MaskedAutoencoder) else "encoder."
+    prefix = "" if isinstance(model, MaskedModel) else "encoder."
     state = {prefix + key: value.detach().contiguous().cpu() for key, value in model.state_dict().items()}
     save_file(state, folder / ".model.safetensors", metadata={"format": "pt"})
     (folder / ".config.json").write_text(

@@ -19,6 +19,8 @@ from torch import nn
 from mae.checkpoints.format import FORMAT, Checkpoint
 from mae.checkpoints.translate import from_released, from_transformers
 from mae.models.autoencoder import MaskedAutoencoder, create_autoencoder
+from mae.models.backbone import Backbone
+from mae.models.backbones import create_backbone
 from mae.models.encoder import Encoder
 from mae.models.patches import as_pair, patch_grid
 from mae.models.positions import resample_positions
@@ -68,7 +70,7 @@ def load_autoencoder(path: str | Path, *, image_size: int | tuple[int, int] | No
     return autoencoder_from(checkpoint)[0]
 
 
-def load_encoder(path: str | Path, *, image_size: int | tuple[int, int] | None = None) -> Encoder:
+def load_encoder(path: str | Path, *, image_size: int | tuple[int, int] | None = None) -> Backbone:
     """Load an encoder from anything that load_autoencoder takes, and from encoder-only files.
 
     Args:
@@ -96,18 +98,19 @@ def autoencoder_from(checkpoint: Checkpoint) -> tuple[MaskedAutoencoder, LoadRep
 
 def encoder_from(
     checkpoint: Checkpoint, *, image_size: int | tuple[int, int] | None = None, drop_path: float = 0.0
-) -> tuple[Encoder, LoadReport]:
+) -> tuple[Backbone, LoadReport]:
     """Build the encoder that a checkpoint describes, with its weights, for an image size of choice."""
     config = dict(checkpoint.config["encoder"])
     if config["image_size"] is None and image_size is not None:
         config["image_size"] = list(as_pair(image_size))
     _require_size(checkpoint, config)
-    stored = patch_grid(as_pair(config["image_size"]), config["patch_size"])
+    trained_at = as_pair(config["image_size"])
     if image_size is not None:
         config["image_size"] = as_pair(image_size)
-    encoder = Encoder(**config, drop_path=drop_path)
+    encoder = create_backbone(**config, drop_path=drop_path)
     table = "encoder.vit.pos_embed"
-    if table in checkpoint.state and stored != encoder.grid:
+    if isinstance(encoder, Encoder) and table in checkpoint.state:
+        stored = patch_grid(trained_at, encoder.patch_size)
         resampled = resample_positions(checkpoint.state[table], stored, encoder.grid, encoder.position_prefix)
         checkpoint = replace(checkpoint, state={**checkpoint.state, table: resampled})
     _keep_pixel_statistics(encoder, checkpoint.config)
@@ -134,7 +137,7 @@ def _require_size(checkpoint: Checkpoint, config: dict[str, Any] | None = None) 
         )
 
 
-def _keep_pixel_statistics(encoder: Encoder, config: dict[str, Any]) -> None:
+def _keep_pixel_statistics(encoder: Backbone, config: dict[str, Any]) -> None:
     if config.get("pixel_mean") is not None:
         encoder.set_pixel_statistics(config["pixel_mean"], config["pixel_std"])
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 FAIR_PART = 0.25
 """Share of a run after which a loss that has not moved is no slow start: warm-up, 5% by default, is long over."""
@@ -42,19 +44,26 @@ def not_a_number(step: int) -> str:
     )
 
 
-def learns_nothing(loss: float, trivial: float, now: Moment) -> str | None:
-    """Judge a loss on normalised pixels.
+def trivial_loss(figures: Mapping[str, Any], normalized: bool) -> tuple[float, str] | None:
+    """Return what is scored without learning, and by what; None where that is not known.
 
     Args:
-        loss: On validation images.
-        trivial: What predicting each patch's mean would score there: about 1, less where patches are flat.
-        now: When it was measured.
+        figures: ``label_entropy``, where colours are predicted, or ``patch_mean_loss``: about 1, less where patches are flat.
+        normalized: Whether normalised pixels are predicted.
     """
-    if not now.past(FAIR_PART) or not loss > NEAR * trivial:
+    if "label_entropy" in figures:
+        return figures["label_entropy"], "knowing how frequent each colour is"
+    return (figures.get("patch_mean_loss", 1.0), "predicting each patch's mean") if normalized else None
+
+
+def learns_nothing(loss: float, trivial: tuple[float, str], now: Moment) -> str | None:
+    """Judge a validation loss by the trivial one, see ``trivial_loss``; ``now`` is when it was measured."""
+    score, by = trivial
+    if not now.past(FAIR_PART) or not loss > NEAR * score:
         return None
     return (
-        f"The normalised loss stays near {trivial:.2f}, which predicting each patch's mean would score: nothing is being "
-        f"learned after {now}. Raise optim.base_lr, or train longer."
+        f"The loss stays near {score:.2f}, which {by} would score: nothing is being learned after {now}. Raise optim.base_lr, or "
+        f"train longer."
     )
 
 

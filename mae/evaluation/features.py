@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mae.data.batches import Batch
 from mae.data.statistics import standardize
+from mae.models.backbone import Backbone
 from mae.models.classifier import check_pool, pool_tokens
-from mae.models.encoder import Encoder
 
 
 @torch.no_grad()
@@ -34,7 +34,7 @@ def extract_features(
     return torch.cat(rows), torch.cat(labels)
 
 
-def frozen(encoder: Encoder, pool: str = "mean") -> Callable[[Tensor], Tensor]:
+def frozen(encoder: Backbone, pool: str = "mean") -> Callable[[Tensor], Tensor]:
     """Return the function that an encoder in eval mode computes: images (B, C, H, W) to pooled features (B, D).
 
     Every patch is seen. The encoder is left in the mode that it was in.

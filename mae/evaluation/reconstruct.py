@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from mae.masking.plan import MaskPlan, gather_patches
-from mae.models.autoencoder import MaskedAutoencoder
+from mae.models.masked_model import MaskedModel
 from mae.models.patches import patchify, unpatchify
-from mae.objectives.pixels import denormalize_patches
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +23,7 @@ class Reconstruction:
 
 
 @torch.no_grad()
-def reconstruct(model: MaskedAutoencoder, images: Tensor, plan: MaskPlan) -> Reconstruction:
+def reconstruct(model: MaskedModel, images: Tensor, plan: MaskPlan) -> Reconstruction:
     """Predict the hidden patches of standardised images and put them in place; what is not shown is 0, the mean colour.
 
     Where the model predicts normalised pixels, a patch is shown with its own true mean and deviation, as in the paper's
@@ -35,13 +34,11 @@ def reconstruct(model: MaskedAutoencoder, images: Tensor, plan: MaskPlan) -> Rec
     prediction = model(images, plan).prediction.float()
     model.train(training)
     patches = patchify(images.float(), model.patch_size)
-    if model.normalize_pixels:
-        prediction = denormalize_patches(prediction, gather_patches(patches, plan.masked))
-    hidden = plan.mask.unsqueeze(-1)
+    prediction = model.as_pixels(prediction, gather_patches(patches, plan.masked))
     index = plan.masked.unsqueeze(-1).expand_as(prediction)
     predicted = torch.zeros_like(patches).scatter(1, index, prediction)
-    masked = patches.masked_fill(hidden, 0.0)
+    masked, rest = plan.hide(patches), patches.masked_fill(plan.mask.unsqueeze(-1), 0.0)
     original, masked, predicted, pasted = (
-        unpatchify(values, plan.grid, model.patch_size) for values in (patches, masked, predicted, masked + predicted)
+        unpatchify(values, plan.grid, model.patch_size) for values in (patches, masked, predicted, rest + predicted)
     )
     return Reconstruction(original, masked, predicted, pasted)

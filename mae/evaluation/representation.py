@@ -12,6 +12,7 @@ from torch import Tensor
 from mae.data.batches import Batch
 from mae.data.statistics import SPAN, standardize, unit_pixels
 from mae.models.patches import patchify
+from mae.objectives.colours import COLOURS, colour_labels
 from mae.objectives.pixels import normalize_patches
 
 GREY_LEVEL = 1 / 255
@@ -75,3 +76,19 @@ def patch_figures(batches: Iterable[Batch], patch_size: int, mean: Tensor, std: 
         squares += target.square().mean(dim=-1).sum().double().cpu()
         count += target.shape[0] * target.shape[1]
     return {"flat_patches": flat / count, "patch_mean_loss": float(squares) / count}
+
+
+def label_entropy(batches: Iterable[Batch], patch_size: int, cells: int) -> float:
+    """Return the entropy, in nats, of the colours of all patches: the cross-entropy of knowing how frequent each one is.
+
+    Args:
+        batches: Images (B, 3, H, W), uint8 or floats in [0, 1].
+        patch_size: P, in pixels.
+        cells: Colours along each side of a patch.
+    """
+    counts = torch.zeros(COLOURS, dtype=torch.float64)
+    for batch in batches:
+        labels = colour_labels(patchify(unit_pixels(batch.images), patch_size), cells)
+        counts += labels.flatten().bincount(minlength=COLOURS).cpu()
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * shares.log()).sum())

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from mae.evaluation.alarms import ABOUT_EQUAL, NEAR, NOT_A_NUMBER
+from mae.evaluation.alarms import ABOUT_EQUAL, NEAR, NOT_A_NUMBER, trivial_loss
 
 
 def pretraining_verdicts(results: Mapping[str, Any]) -> list[str]:
@@ -25,16 +25,15 @@ _DIVERGED = f"{NOT_A_NUMBER}: training diverged. Lower optim.base_lr, or set opt
 
 
 def _on_loss(results: Mapping[str, Any]) -> list[str]:
-    loss = results["val_loss"]
-    if not results["normalize_pixels"]:
+    loss, trivial = results["val_loss"], trivial_loss(results, results["normalize_pixels"])
+    if trivial is None:
         return [f"Validation loss {loss:.3f} on hidden patches."]
-    trivial = results.get("patch_mean_loss", 1.0)
-    sentences = [
-        f"Validation loss {loss:.3f} on hidden, normalised patches; predicting each patch's mean would score about {trivial:.2g}."
-    ]
-    if loss > NEAR * trivial:
+    score, by = trivial
+    what = "colours of corrupted patches" if "label_entropy" in results else "hidden, normalised patches"
+    sentences = [f"Validation loss {loss:.3f} on {what}; {by} would score about {score:.3g}."]
+    if loss > NEAR * score:
         sentences.append(
-            f"The loss is still near {trivial:.2g}: so far nothing has been learned. Train longer, or raise optim.base_lr."
+            f"The loss is still near {score:.3g}: so far nothing has been learned. Train longer, or raise optim.base_lr."
         )
     return sentences
 

@@ -71,3 +71,7 @@ class MaskPlan:
     def to(self, device: torch.device | str) -> MaskPlan:
         """Return the same plan on another device."""
         return MaskPlan(self.keep.to(device), self.masked.to(device), self.mask.to(device), self.grid)
+
+    def hide(self, patches: Tensor, fill: Tensor | float = 0.0) -> Tensor:
+        """Return patches (B, L, D) with ``fill`` in place of the hidden ones."""
+        return torch.where(self.mask.unsqueeze(-1), torch.as_tensor(fill).to(patches), patches)

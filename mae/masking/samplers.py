@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from mae.masking.corruption import CorruptionPlan
 from mae.masking.plan import MaskPlan, visible_count
 
 
@@ -23,17 +25,68 @@ class RandomMasking:
         self.ratio = ratio
 
     def __call__(self, batch: int, grid: tuple[int, int], generator: torch.Generator) -> MaskPlan:
-        """Return a plan for ``batch`` images: (batch, L) float32 noise, ranked."""
-        # float32 whatever the precision of the run: in bf16 every batch of 196 patches would hold ties.
-        noise = torch.rand(batch, grid[0] * grid[1], generator=generator, device=generator.device, dtype=torch.float32)
+        """Return a plan for ``batch`` images."""
+        return self.plan(self.noise(batch, grid, generator), grid)
+
+    def noise(self, batch: int, grid: tuple[int, int], generator: torch.Generator) -> Tensor:
+        """Return all the chance that ``batch`` plans are made of: (batch, L) float32."""
+        return self._rand(batch, grid[0] * grid[1], generator=generator)
+
+    def plan(self, noise: Tensor, grid: tuple[int, int]) -> MaskPlan:
+        """Return the plan of this noise, of a batch."""
         return MaskPlan.from_noise(noise, grid, self.ratio)
+
+    def describe(self, grid: tuple[int, int]) -> str:
+        """Return what a person reads in the summary of a run."""
+        return f"{self.ratio:.0%}: the encoder sees {self.check(grid)} of {grid[0] * grid[1]} patches"
+
+    @staticmethod
+    def _rand(*shape: int, generator: torch.Generator) -> Tensor:
+        # float32 whatever the precision of the run: in bf16 every batch of 196 patches would hold ties.
+        return torch.rand(*shape, generator=generator, device=generator.device, dtype=torch.float32)
 
     def check(self, grid: tuple[int, int]) -> int:
         """Return V on this grid, or raise the ValueError that training would meet at its first step."""
         return visible_count(grid[0] * grid[1], self.ratio)
 
 
-SAMPLERS: dict[str, type[RandomMasking]] = {"random": RandomMasking}
+class RandomCorruption(RandomMasking):
+    """Corrupt the embeddings of a uniformly random share of the patches, see ``CorruptionPlan``.
+
+    Args:
+        ratio: Share of the patches that are corrupted; the paper's is 0.5.
+        masked: Share of these that become the mask embedding.
+        swapped: Share of these that become another patch's embedding; the others stay as they are.
+    """
+
+    def __init__(self, ratio: float = 0.5, masked: float = 0.8, swapped: float = 0.1) -> None:
+        super().__init__(ratio)
+        if not (masked >= 0 and swapped >= 0 and masked + swapped <= 1):
+            raise ValueError(
+                f"masking.masked={masked} and masking.swapped={swapped} are no shares of the corrupted patches: choose two that add "
+                f"up to 1 at most, such as 0.8 and 0.1"
+            )
+        self.masked = masked
+        self.swapped = swapped
+
+    def noise(self, batch: int, grid: tuple[int, int], generator: torch.Generator) -> Tensor:
+        """Return all the chance that ``batch`` plans are made of: (batch, 3, L) float32."""
+        return self._rand(batch, 3, grid[0] * grid[1], generator=generator)
+
+    def plan(self, noise: Tensor, grid: tuple[int, int]) -> CorruptionPlan:
+        """Return the plan of this noise, of a batch."""
+        return CorruptionPlan.draw(noise, grid, self.ratio, self.masked, self.swapped)
+
+    def describe(self, grid: tuple[int, int]) -> str:
+        """Return what a person reads in the summary of a run."""
+        kept = 1 - self.masked - self.swapped
+        return (
+            f"{self.ratio:.0%} of {grid[0] * grid[1]} patch embeddings corrupted: {self.masked:.0%} masked, {self.swapped:.0%} "
+            f"another patch's, {kept:.0%} kept; the encoder sees every patch"
+        )
+
+
+SAMPLERS: dict[str, type[RandomMasking]] = {"random": RandomMasking, "corruption": RandomCorruption}
 
 
 def create_sampler(name: str, **options: float) -> RandomMasking:

@@ -3,56 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mae.masking.plan import MaskPlan, gather_patches
 from mae.models.decoders import DECODERS, SelfAttentionDecoder
 from mae.models.encoder import Encoder
+from mae.models.masked_model import MaskedModel, MaskedOutput
 from mae.models.patches import patchify
 from mae.objectives.masked_mse import masked_mse
-from mae.objectives.pixels import normalize_patches
+from mae.objectives.pixels import denormalize_patches, normalize_patches
 
 
-@dataclass(frozen=True, eq=False)
-class AutoencoderOutput:
-    """What one pass gives: ``loss`` (scalar), ``prediction`` and ``target`` (B, M, P*P*C), and the ``plan``."""
-
-    loss: Tensor
-    prediction: Tensor
-    target: Tensor
-    plan: MaskPlan
-
-
-class MaskedAutoencoder(nn.Module):
+class MaskedAutoencoder(MaskedModel):
     """Encode the visible patches, predict the hidden ones, compare."""
 
     def __init__(self, encoder: Encoder, decoder: SelfAttentionDecoder, config: dict[str, Any]) -> None:
-        super().__init__()
-        self.encoder = encoder
+        super().__init__(encoder, config)
         self.decoder = decoder
-        self.config = config
         self.normalize_pixels: bool = config["normalize_pixels"]
 
-    @property
-    def grid(self) -> tuple[int, int]:
-        """(Gh, Gw)."""
-        return self.encoder.grid
-
-    @property
-    def patch_size(self) -> int:
-        """P, in pixels."""
-        return self.encoder.patch_size
-
-    def forward(self, images: Tensor, plan: MaskPlan) -> AutoencoderOutput:
+    def forward(self, images: Tensor, plan: MaskPlan) -> MaskedOutput:
         """Reconstruct what the plan hides of standardised float images (B, C, H, W)."""
         latent = self.encoder(images, plan)
         prediction = self.decoder(latent, plan)
         target = self.target(images, plan)
-        return AutoencoderOutput(masked_mse(prediction, target), prediction, target, plan)
+        return MaskedOutput(masked_mse(prediction, target), prediction, target, plan)
 
     def target(self, images: Tensor, plan: MaskPlan) -> Tensor:
         """Return the hidden patches (B, M, P*P*C) as they are to be predicted, in float32 also under autocast."""
@@ -60,6 +38,10 @@ class MaskedAutoencoder(nn.Module):
             images = images if images.dtype == torch.float64 else images.float()
             hidden = gather_patches(patchify(images, self.patch_size), plan.masked)
             return normalize_patches(hidden) if self.normalize_pixels else hidden
+
+    def as_pixels(self, prediction: Tensor, hidden: Tensor) -> Tensor:
+        """Return a prediction as standardised patches (B, M, P*P*C); normalised ones by the true mean and deviation."""
+        return denormalize_patches(prediction, hidden) if self.normalize_pixels else prediction
 
 
 def create_autoencoder(

@@ -54,6 +54,19 @@ class Backbone(nn.Module, ABC):
         """Whether the first token is a class token."""
         return False
 
+    @property
+    def heads(self) -> int | None:
+        """Attention heads of a layer; None where it has none, or does not say."""
+        return None
+
+    def set_grad_checkpointing(self) -> None:
+        """Compute layers again on the way back, which takes less memory.
+
+        Raises:
+            ValueError: It cannot.
+        """
+        raise ValueError(f"trainer.grad_checkpointing=true is for ViTs, not for {self.config['name']}: leave it out")
+
     def describe(self) -> str:
         """Return what a person reads in the summary of a run."""
         height, width = self.image_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from mae.models.backbone import Backbone
 from mae.models.encoder import Encoder
 from mae.models.tuning import freeze_all_but
 
@@ -33,15 +34,15 @@ class Classifier(nn.Module):
         ValueError: The pooling is unknown, or asks for a class token that the encoder lacks; or the blocks are not there.
     """
 
-    def __init__(self, encoder: Encoder, head: nn.Module, *, pool: str = "mean", blocks: float | None = None) -> None:
+    def __init__(self, encoder: Backbone, head: nn.Module, *, pool: str = "mean", blocks: float | None = None) -> None:
         super().__init__()
         check_pool(encoder, pool)
         self.encoder = encoder
         self.head = head
         self.pool = pool
-        self.pools_first = pool == "mean" and blocks != 0
+        self.pools_first = pool == "mean" and blocks != 0 and isinstance(encoder, Encoder)
         self._frozen = freeze_all_but(encoder, blocks)
-        if self.pools_first:
+        if isinstance(encoder, Encoder) and self.pools_first:
             encoder.vit.norm.reset_parameters()
         self.train(self.training)
 
@@ -55,7 +56,7 @@ class Classifier(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """Return pooled features (B, D), or all tokens (B, prefix + L, D)."""
         prefix = self.encoder.num_prefix_tokens
-        if self.pools_first:
+        if isinstance(self.encoder, Encoder) and self.pools_first:
             return self.encoder.vit.norm(pool_tokens(self.encoder.trunk(images), prefix, self.pool))  # type: ignore[no-any-return]
         return pool_tokens(self.encoder(images), prefix, self.pool)
 
@@ -64,7 +65,7 @@ class Classifier(nn.Module):
         return self.head(self.features(images))  # type: ignore[no-any-return]
 
 
-def check_pool(encoder: Encoder, pool: str) -> None:
+def check_pool(encoder: Backbone, pool: str) -> None:
     """Raise a ValueError where the encoder cannot be pooled this way."""
     if pool not in POOLINGS:
         raise ValueError(f"pool={pool!r} is unknown: choose one of {', '.join(POOLINGS)}")

@@ -9,7 +9,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from mae.masking.plan import MaskPlan, gather_patches
-from mae.models.encoder import initialize_mae
+from mae.models.initialize import initialize_mae
 from mae.models.positions import sincos_positions
 
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
-from timm.layers import PatchEmbed
+from timm.layers import HybridEmbed
 from timm.models import checkpoint_seq
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mae.masking.plan import MaskPlan, gather_patches
 from mae.models.backbone import Backbone
+from mae.models.hybrid import cnn_embedding, hide_pixels, hybrid_patch_size
+from mae.models.initialize import INITS, initialize_mae
 from mae.models.patches import as_pair, patch_grid, patchify
 from mae.models.positions import sincos_positions
+from mae.models.timm_models import check_vit, create_vit, meta_model, own_patch_size
 
 POSITIONS = ("sincos", "learned")
 
@@ -38,6 +38,12 @@ class Encoder(Backbone):
         mlp_ratio: Hidden width of the MLP over D.
         norm_eps: Epsilon of every LayerNorm; timm's and the paper's is 1e-6.
         drop_path: Stochastic depth at the last block, rising linearly from 0.
+        init: How the weights start: ``mae``, ``timm`` or ``torch``, see ``INITS``.
+        position_std: Deviation of learned positions at the start; None takes the init's, as for token_std.
+        token_std: Deviation of the class token at the start; 0 starts it at zero.
+        attention_bias: Whether attention has biases, at its output too.
+        attention_output_dropout: Dropout after the output projection of attention; None takes ``options.proj_drop_rate``.
+        cnn: A CNN whose feature map is embedded in place of patches, ``name`` and ``level``; see ``cnn_embedding``.
         options: Further arguments of the timm model.
 
     Raises:
@@ -58,11 +64,18 @@ class Encoder(Backbone):
         mlp_ratio: float | None = None,
         norm_eps: float = 1e-6,
         drop_path: float = 0.0,
+        init: str = "mae",
+        position_std: float | None = None,
+        token_std: float | None = None,
+        attention_bias: bool = True,
+        attention_output_dropout: float | None = None,
+        cnn: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if positions not in POSITIONS:
-            raise ValueError(f"model.positions={positions!r} is unknown: choose one of {', '.join(POSITIONS)}")
+        for key, value, known in (("positions", positions, POSITIONS), ("init", init, INITS)):
+            if value not in known:
+                raise ValueError(f"model.{key}={value!r} is unknown: choose one of {', '.join(known)}")
         self.image_size = as_pair(image_size)
         chosen = {
             "patch_size": patch_size,
@@ -72,12 +85,17 @@ class Encoder(Backbone):
             "mlp_ratio": mlp_ratio,
         }
         chosen = {key: value for key, value in chosen.items() if value is not None}
-        P = patch_size or _own_patch_size(name)
-        self.grid = patch_grid(self.image_size, P)
+        plain = check_vit(name, meta_model(name))
+        self.hybrid = cnn is not None or isinstance(plain.patch_embed, HybridEmbed)
+        if self.hybrid:
+            chosen.pop("patch_size", None)  # timm's is that of the feature map
+        else:
+            self.patch_size = patch_size or own_patch_size(name, plain)
+            self.grid = patch_grid(self.image_size, self.patch_size)
         w, h = chosen.get("embed_dim"), chosen.get("num_heads")
         if w and h and w % h:
             raise ValueError(f"model.width={w} is not divisible by model.heads={h}")
-        fixed = {
+        fixed: dict[str, Any] = {
             "img_size": self.image_size,
             "in_chans": in_channels,
             "num_classes": 0,
@@ -91,8 +109,20 @@ class Encoder(Backbone):
         clash = sorted(fixed.keys() & (options or {}).keys())
         if clash:
             raise ValueError(f"model.options.{clash[0]} is set by the encoder itself: leave it out of the options")
-        self.vit = _create_vit(name, **fixed, **(options or {}))
-        self.patch_size = P
+        if init == "torch":
+            fixed["weight_init"] = "skip"
+        if not attention_bias:
+            fixed["qkv_bias"] = False
+        if cnn is not None:
+            fixed |= {"embed_layer": cnn_embedding(cnn, in_channels), "patch_size": 1}
+        self.vit = create_vit(name, **fixed, **(options or {}))
+        if self.hybrid:
+            self.patch_size = hybrid_patch_size(name, self.vit, self.image_size)
+            self.grid = self.vit.patch_embed.grid_size
+            if patch_size not in (None, self.patch_size):
+                raise ValueError(
+                    f"model.patch_size={patch_size} does not fit: the CNN makes tokens of {self.patch_size} pixels, so leave it out"
+                )
         self.in_channels = in_channels
         self.width: int = self.vit.embed_dim
         self.depth: int = len(self.vit.blocks)
@@ -101,16 +131,27 @@ class Encoder(Backbone):
             "name": name,
             "image_size": list(self.image_size),
             "in_channels": in_channels,
-            "patch_size": P,
+            "patch_size": self.patch_size,
             "positions": positions,
             "width": self.width,
             "depth": self.depth,
             "heads": heads,
             "mlp_ratio": mlp_ratio,
             "norm_eps": norm_eps,
+            "init": init,
+            "position_std": position_std,
+            "token_std": token_std,
+            "attention_bias": attention_bias,
+            "attention_output_dropout": attention_output_dropout,
+            "cnn": None if cnn is None else dict(cnn),
             "options": dict(options or {}),
         }
-        initialize_mae(self.vit)
+        for block in self.vit.blocks:
+            if not attention_bias:  # timm's own option would take the MLP's biases too
+                block.attn.proj.register_parameter("bias", None)
+            if attention_output_dropout is not None:
+                block.attn.proj_drop.p = attention_output_dropout
+        self._initialize(init, position_std, token_std)
         if positions == "sincos":
             self._fix_sincos()
 
@@ -124,9 +165,22 @@ class Encoder(Backbone):
 
     def trunk(self, images: Tensor, plan: MaskPlan | None = None) -> Tensor:
         """Do what ``forward`` does, all but the last norm."""
+        if plan is None:
+            return self._run(self.vit._pos_embed(self.embed(images)))
         self.check_images(images)
+        return self._run(self._embed_visible(images, plan))
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Embed every patch, without positions: (B, C, H, W) to (B, L, D)."""
+        self.check_images(images)
+        return self.vit.patch_embed(images)  # type: ignore[no-any-return]
+
+    def encode(self, embeddings: Tensor) -> Tensor:
+        """Finish what ``embed`` began: (B, L, D) to tokens (B, prefix + L, D), normalised."""
+        return self.vit.norm(self._run(self.vit._pos_embed(embeddings)))  # type: ignore[no-any-return]
+
+    def _run(self, tokens: Tensor) -> Tensor:
         vit = self.vit
-        tokens = vit._pos_embed(vit.patch_embed(images)) if plan is None else self._embed_visible(images, plan)
         run = partial(checkpoint_seq, vit.blocks) if vit.grad_checkpointing else vit.blocks
         return run(vit.norm_pre(tokens))  # type: ignore[no-any-return]
 
@@ -135,13 +189,10 @@ class Encoder(Backbone):
         if plan.grid != self.grid:
             raise ValueError(f"a plan for a {plan.grid} grid does not fit the encoder's {self.grid}")
         vit, B = self.vit, images.shape[0]
-        visible = gather_patches(patchify(images, self.patch_size), plan.keep)
-        # The patch convolution touches each patch once, so on single patches it is a matrix product. The patches are turned to
-        # the weight's (C, P, P) and not the other way round: DDP wants a gradient that lies in memory as its weight does.
-        V, P = visible.shape[1], self.patch_size
-        visible = visible.reshape(B, V, P, P, -1).permute(0, 1, 4, 2, 3).flatten(2)
-        tokens = F.linear(visible, vit.patch_embed.proj.weight.flatten(1), vit.patch_embed.proj.bias)
-        tokens = vit.patch_embed.norm(tokens)
+        if self.hybrid:
+            tokens = gather_patches(vit.patch_embed(hide_pixels(images, plan, self.patch_size)), plan.keep)
+        else:
+            tokens = self._embed_patches(images, plan)
         prefix = [token.expand(B, -1, -1) for token in (vit.cls_token, vit.reg_token) if token is not None]
         if vit.pos_embed is not None:
             rows = self.position_prefix
@@ -149,6 +200,17 @@ class Encoder(Backbone):
             if rows:
                 prefix = [torch.cat(prefix, dim=1) + vit.pos_embed[:, :rows]]
         return vit.pos_drop(torch.cat([*prefix, tokens], dim=1))  # type: ignore[no-any-return]
+
+    def _embed_patches(self, images: Tensor, plan: MaskPlan) -> Tensor:
+        """Embed the visible patches alone: (B, C, H, W) to (B, V, D)."""
+        embed, B = self.vit.patch_embed, images.shape[0]
+        visible = gather_patches(patchify(images, self.patch_size), plan.keep)
+        # The patch convolution touches each patch once, so on single patches it is a matrix product. The patches are turned to
+        # the weight's (C, P, P) and not the other way round: DDP wants a gradient that lies in memory as its weight does.
+        V, P = visible.shape[1], self.patch_size
+        visible = visible.reshape(B, V, P, P, -1).permute(0, 1, 4, 2, 3).flatten(2)
+        tokens = F.linear(visible, embed.proj.weight.flatten(1), embed.proj.bias)
+        return embed.norm(tokens)  # type: ignore[no-any-return]
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """Return the patch tokens in their places: one map (B, D, Gh, Gw)."""
@@ -164,6 +226,15 @@ class Encoder(Backbone):
     def map_strides(self) -> tuple[int, ...]:
         """P."""
         return (self.patch_size,)
+
+    @property
+    def heads(self) -> int | None:
+        """Attention heads of a block, where blocks say it."""
+        return getattr(getattr(self.vit.blocks[0], "attn", None), "num_heads", None)
+
+    def set_grad_checkpointing(self) -> None:
+        """Compute blocks again on the way back, which takes less memory."""
+        self.vit.set_grad_checkpointing()
 
     @property
     def has_class_token(self) -> bool:
@@ -183,6 +254,13 @@ class Encoder(Backbone):
         """Rows of the position table that belong to class and register tokens."""
         return 0 if self.vit.no_embed_class else self.num_prefix_tokens
 
+    def _initialize(self, init: str, position_std: float | None, token_std: float | None) -> None:
+        if init == "mae":
+            initialize_mae(self.vit)
+        for table, std in ((self.vit.pos_embed, position_std), (self.vit.cls_token, token_std)):
+            if table is not None and std is not None:
+                nn.init.normal_(table, std=std)
+
     def _fix_sincos(self) -> None:
         table = self.vit.pos_embed
         if table is None:
@@ -190,70 +268,3 @@ class Encoder(Backbone):
         with torch.no_grad():
             table.copy_(sincos_positions(self.grid, self.width, self.position_prefix))
         table.requires_grad_(False)
-
-
-def initialize_mae(module: nn.Module) -> None:
-    """Initialise as MAE does: Linear and the patch convolution (as a flat Linear) Xavier-uniform, biases zero, norms one,
-    class, register and mask tokens normal with deviation 0.02.
-    """  # noqa: D205
-    for part in module.modules():
-        if isinstance(part, nn.Linear | nn.Conv2d):
-            nn.init.xavier_uniform_(
-                part.weight.flatten(1) if isinstance(part, nn.Linear) else part.weight.data.flatten(1)
-            )
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
-        elif isinstance(part, nn.LayerNorm):
-            nn.init.ones_(part.weight)
-            nn.init.zeros_(part.bias)
-    for name, parameter in module.named_parameters():
-        if name.rpartition(".")[2] in ("cls_token", "reg_token", "mask_token"):
-            nn.init.normal_(parameter, std=0.02)
-
-
-def _known(name: str) -> str:
-    if not timm.is_model(name.partition(".")[0]):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models('vit*') lists them"
-        raise ValueError(f"model.name={name!r} is not a timm model: {hint}")
-    return name
-
-
-def _own_patch_size(name: str) -> int:
-    """Return the patch side of a timm ViT, or raise where it is no ViT with one patch embedding."""
-    with torch.device("meta"):
-        vit = timm.create_model(_known(name), num_classes=0)
-    _check_vit(name, vit)
-    height, width = vit.patch_embed.patch_size
-    if height != width:
-        raise ValueError(f"{name} has patches of {height}x{width}: only square patches are supported")
-    return int(height)
-
-
-def _create_vit(name: str, **arguments: Any) -> VisionTransformer:
-    try:
-        vit = timm.create_model(_known(name), **arguments)
-    except (TypeError, AssertionError) as error:
-        with torch.device("meta"):
-            _check_vit(name, timm.create_model(name))
-        raise ValueError(f"timm cannot build {name} with these options: {error}") from error
-    _check_vit(name, vit)
-    return vit
-
-
-def _check_vit(name: str, model: nn.Module) -> None:
-    kind = type(model).__name__
-    if not isinstance(model, VisionTransformer):
-        raise ValueError(
-            f"model.name={name!r} is of the class {kind}, not a VisionTransformer: convolutions, windows and the like need "
-            f"every patch in its place, so hidden patches cannot be dropped; choose a ViT such as vit_small_patch16_224"
-        )
-    if type(model)._pos_embed is not VisionTransformer._pos_embed:
-        raise ValueError(
-            f"model.name={name!r} is of the class {kind}, which places its tokens in its own way: choose a plain ViT"
-        )
-    if not isinstance(model.patch_embed, PatchEmbed):
-        raise ValueError(
-            f"model.name={name!r} embeds patches with a {type(model.patch_embed).__name__}, whose receptive field looks into "
-            f"hidden patches: choose a ViT whose patch embedding is one convolution, such as vit_small_patch16_224"
-        )

@@ -15,7 +15,8 @@ class LinearHead(nn.Module):
         width: D.
         classes: K.
         batch_norm: Normalise the features first by a BatchNorm without affine parameters, eps 1e-6: MAE's linear probe.
-        init_std: Deviation of the truncated-normal weights; the paper's recipes use 0.01 to probe and 2e-5 to fine-tune.
+        init_std: Deviation of the truncated-normal weights; MAE's recipes use 0.01 to probe and 2e-5 to fine-tune, and the ViT
+            paper fine-tunes from 0 (Dosovitskiy et al. 2020, section 3.2).
     """
 
     def __init__(self, width: int, classes: int, *, batch_norm: bool = False, init_std: float = 2e-5) -> None:
@@ -30,6 +31,8 @@ class LinearHead(nn.Module):
 
 class MLPHead(nn.Module):
     """Two linear layers with an activation between, (B, D) to (B, K).
+
+    With ``tanh`` and a hidden layer of D it is the head that the ViT paper pretrains with; with ``relu`` and 4 D labml's.
 
     Args:
         width: D.
@@ -107,6 +110,9 @@ class AttentiveHead(nn.Module):
 
 def _final_layer(width: int, classes: int, init_std: float) -> nn.Linear:
     layer = nn.Linear(width, classes)
-    nn.init.trunc_normal_(layer.weight, std=init_std)
+    if init_std:
+        nn.init.trunc_normal_(layer.weight, std=init_std)
+    else:
+        nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer

@@ -7,16 +7,17 @@ from typing import Any
 
 from torch import nn
 
+from mae.models.backbone import Backbone
 from mae.models.classifier import Classifier
-from mae.models.encoder import Encoder
 from mae.models.heads import AttentiveHead, LinearHead, MLPHead
 
 PROTOCOLS = ("linear_probe", "mlp_probe", "attentive_probe", "partial_finetune", "finetune")
 PROBES = ("linear_probe", "mlp_probe", "attentive_probe")
 """Protocols that leave the encoder as it is."""
+HEADS = ("linear", "mlp")
 
 
-def create_classifier(encoder: Encoder, classes: int, protocol: Mapping[str, Any]) -> Classifier:
+def create_classifier(encoder: Backbone, classes: int, protocol: Mapping[str, Any]) -> Classifier:
     """Return encoder, pooling and head as a protocol has them.
 
     Args:
@@ -30,17 +31,20 @@ def create_classifier(encoder: Encoder, classes: int, protocol: Mapping[str, Any
     name, width = protocol["name"], encoder.width
     std = protocol["head_std"]
     head: nn.Module
-    if name == "mlp_probe":
+    kind = "mlp" if name == "mlp_probe" else protocol.get("head", "linear")
+    if kind not in HEADS:
+        raise ValueError(f"protocol.head={kind!r} is unknown: choose one of {', '.join(HEADS)}")
+    if kind == "mlp":
         head = MLPHead(
             width,
             classes,
             hidden=protocol["hidden"],
             activation=protocol["activation"],
-            batch_norm=protocol["batch_norm"],
+            batch_norm=protocol.get("batch_norm", False),
             init_std=std,
         )
     elif name == "attentive_probe":
-        heads = protocol["heads"] or getattr(getattr(encoder.vit.blocks[0], "attn", None), "num_heads", None)
+        heads = protocol["heads"] or encoder.heads
         if heads is None:
             raise ValueError(f"protocol.heads is missing: {encoder.config['name']} does not say how many it has")
         norm, ratio = protocol["batch_norm"], protocol["mlp_ratio"]

@@ -6,12 +6,13 @@ import math
 
 from torch import nn
 
+from mae.models.backbone import Backbone
 from mae.models.encoder import Encoder
 
 ATTENTION_HALF = ("norm1", "attn", "ls1", "drop_path1")
 
 
-def freeze_all_but(encoder: Encoder, blocks: float | None) -> list[nn.Module]:
+def freeze_all_but(encoder: Backbone, blocks: float | None) -> list[nn.Module]:
     """Let the last ``blocks`` blocks and the final norm learn, and nothing before them (He et al. 2021, figure 9).
 
     Args:
@@ -32,6 +33,11 @@ def freeze_all_but(encoder: Encoder, blocks: float | None) -> list[nn.Module]:
         return []
     if blocks == 0:
         return [encoder]
+    if not isinstance(encoder, Encoder):
+        raise ValueError(
+            f"protocol.blocks={blocks:g} tunes the last blocks of a ViT, and {encoder.config['name']} has none: choose "
+            f"protocol=finetune or protocol=linear_probe"
+        )
     vit, depth = encoder.vit, encoder.depth
     if not 0 < blocks <= depth or not float(2 * blocks).is_integer():
         raise ValueError(

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from mae.optim.groups import parameter_groups
-from mae.optim.schedule import warmup_cosine
+from mae.optim.schedule import SCHEDULES, warmup_cosine, warmup_steps_down
 
 OPTIMIZERS = ("adamw", "sgd", "lars")
 
@@ -57,6 +57,30 @@ def create_optimizer(
     raise ValueError(f"optim.name={name!r} is unknown: choose one of {', '.join(OPTIMIZERS)}")
 
 
-def create_schedule(optimizer: Optimizer, warmup_steps: int, total_steps: int, final: float = 0.0) -> LambdaLR:
-    """Return a per-step warm-up and cosine that scales each group's own learning rate."""
-    return LambdaLR(optimizer, warmup_cosine(warmup_steps, total_steps, final))
+def create_schedule(
+    optimizer: Optimizer,
+    warmup_steps: int,
+    total_steps: int,
+    final: float = 0.0,
+    *,
+    name: str = "cosine",
+    every: int | None = None,
+) -> LambdaLR:
+    """Return a per-step schedule that scales each group's own learning rate.
+
+    Args:
+        optimizer: Its groups hold the peak rates.
+        warmup_steps: Steps of linear warm-up.
+        total_steps: Steps in all.
+        final: Learning rate at the end of a cosine, as a share of the peak.
+        name: ``cosine``, or ``steps``, which falls to a tenth again and again.
+        every: Steps between these falls.
+
+    Raises:
+        ValueError: The schedule is unknown.
+    """
+    if name == "cosine":
+        return LambdaLR(optimizer, warmup_cosine(warmup_steps, total_steps, final))
+    if name == "steps" and every:
+        return LambdaLR(optimizer, warmup_steps_down(warmup_steps, every))
+    raise ValueError(f"optim.schedule={name!r} is unknown: choose one of {', '.join(SCHEDULES)}")

@@ -21,6 +21,10 @@ CAPTION_NORMALIZED = (
     "shown with its own true mean and deviation, which the model does not predict."
 )
 CAPTION_PLAIN = "Validation images: what went in, what the encoder saw, what the decoder predicted, and both together."
+CAPTION_CORRUPTED = (
+    "Validation images: what went in, what the encoder saw (grey is the mask embedding, and some patches stand in another's place), "
+    "what it predicted of the corrupted patches, and the rest beside it."
+)
 TITLES = {
     "pretrain": "Pretraining",
     "finetune": "Second stage",
@@ -113,7 +117,10 @@ def run_pictures(folder: Path, config: Mapping[str, Any]) -> list[Picture]:
     final = folder / "pictures" / "reconstructions.png"
     if not final.is_file():
         return []
-    caption = CAPTION_NORMALIZED if config["objective"]["normalize"] else CAPTION_PLAIN
+    objective = config["objective"]
+    caption = CAPTION_NORMALIZED if objective.get("normalize") else CAPTION_PLAIN
+    if objective["name"] == "masked_patch_prediction":
+        caption = CAPTION_CORRUPTED
     caption += _colours(config["data"])
     pictures = [Picture.read(final, caption)]
     earlier = sorted((folder / "pictures").glob("epoch_*.png"))

@@ -11,7 +11,7 @@ from mae.checks import Config
 from mae.data.datamodule import ImageData
 from mae.evaluation.features import extract_features, raw_pixels
 from mae.evaluation.logistic import fit_logistic
-from mae.models.encoder import Encoder
+from mae.models.backbone import Backbone
 from mae.models.protocols import PROBES
 from mae.report.tables import Row, Table
 from mae.second_stage.opening import model_config
@@ -22,7 +22,7 @@ PIXEL_IMAGES = 10_000
 """Labelled images that the classifier of raw pixels learns from, and images that it is scored on, at most."""
 
 
-def baseline_config(setting: Setting, encoder: Encoder) -> Config:
+def baseline_config(setting: Setting, encoder: Backbone) -> Config:
     """Return the config of the same run from random weights, in the run folder's ``baseline``."""
     config = copy.deepcopy(setting.config)
     config.update(

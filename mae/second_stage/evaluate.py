@@ -15,7 +15,6 @@ from mae.data.datamodule import ImageData
 from mae.data.load import load_splits, refuse_stream
 from mae.data.look import look_at
 from mae.defaults import choose_loading
-from mae.models.patches import as_pair
 from mae.models.protocols import create_classifier
 from mae.run_folder import RunFolder, shared_with_children
 from mae.second_stage.opening import follow_checkpoint
@@ -55,16 +54,11 @@ def prepare_evaluation(config: Config, overrides: Sequence[str] = ()) -> Evaluat
     setting = open_setting(config, "evaluate", overrides)
     setting.config["protocol"] = trained["protocol"]
     checkpoint = read_checkpoint(path)
-    encoder, _ = encoder_from(checkpoint)
     refuse_stream(setting.config["data"])
     splits = load_splits(setting.config["data"], setting.folder.path)
     look = look_at(splits.train)
     follow_checkpoint(setting.chooser, checkpoint)
-    if as_pair(image_size(setting.config)) != encoder.image_size:
-        raise ValueError(
-            f"data.image_size={setting.config['data']['image_size']} is not the {encoder.image_size[0]}x{encoder.image_size[1]} "
-            f"that the classifier was trained at: leave it out"
-        )
+    encoder, _ = encoder_from(checkpoint, image_size=image_size(setting.config))
     choose_loading(setting.chooser, look, setting.machine, setting.devices)
     setting.chooser.fill(
         "batch_size", max(setting.shares, min(256, look.count) // setting.shares * setting.shares), "no training"

@@ -18,7 +18,7 @@ from mae.evaluation.features import extract_features, frozen, raw_pixels
 from mae.evaluation.few_shot import BUDGETS
 from mae.evaluation.frozen import MOST_OTHERS, MOST_TRAIN, FrozenScores, measure_frozen
 from mae.evaluation.intervals import mean_interval
-from mae.models.encoder import Encoder
+from mae.models.backbone import Backbone
 from mae.report.figures import lines_svg
 from mae.report.tables import Row, Table
 from mae.second_stage.opening import build_encoder, model_config, open_checkpoint, open_labelled, require_one_device
@@ -76,7 +76,7 @@ class FrozenFeatures:
 
     setting: Setting
     data: ImageData
-    encoders: Mapping[str, Encoder]
+    encoders: Mapping[str, Backbone]
     features: Mapping[str, Callable[[Tensor], Tensor]]
 
     def run(self) -> Mapping[str, Any]:

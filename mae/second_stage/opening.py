@@ -20,8 +20,9 @@ from mae.data.look import Look, look_at
 from mae.data.sources import Splits, Subset, few_labels
 from mae.defaults import Chooser, choose_images_and_model, choose_loading
 from mae.masking.samplers import derive_seed
+from mae.models.backbone import Backbone
+from mae.models.backbones import create_backbone
 from mae.models.classifier import Classifier
-from mae.models.encoder import Encoder
 from mae.models.protocols import create_classifier
 from mae.stage import Setting, image_size
 
@@ -140,23 +141,23 @@ def follow_checkpoint(chooser: Chooser, checkpoint: Checkpoint) -> None:
             )
 
 
-def build_encoder(config: Config, checkpoint: Checkpoint | None) -> tuple[Encoder, LoadReport | None]:
+def build_encoder(config: Config, checkpoint: Checkpoint | None) -> tuple[Backbone, LoadReport | None]:
     """Build the encoder: with the checkpoint's weights, or at random, as the seed decides."""
     L.seed_everything(config["seed"], verbose=False)
     drop_path = config["protocol"].get("drop_path", 0.0)
     if checkpoint is not None:
         return encoder_from(checkpoint, image_size=image_size(config), drop_path=drop_path)
-    return Encoder(
+    return create_backbone(
         image_size=image_size(config), in_channels=config["data"]["channels"], drop_path=drop_path, **config["model"]
     ), None
 
 
-def build_classifier(config: Config, protocol: Mapping[str, Any], encoder: Encoder, classes: int) -> Classifier:
+def build_classifier(config: Config, protocol: Mapping[str, Any], encoder: Backbone, classes: int) -> Classifier:
     """Put a protocol's head on an encoder; the head's weights follow from the seed alone, whatever the encoder's."""
     torch.manual_seed(derive_seed(HEAD, config["seed"]))
     return create_classifier(encoder, classes, protocol)
 
 
-def model_config(encoder: Encoder) -> Config:
+def model_config(encoder: Backbone) -> Config:
     """Return the config group ``model`` that builds this encoder again, at random weights."""
     return {key: value for key, value in encoder.config.items() if key not in ("image_size", "in_channels")}

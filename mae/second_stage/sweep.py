@@ -15,8 +15,8 @@ from torch import Tensor
 from mae.data.order import ShuffledSampler
 from mae.evaluation.features import extract_features
 from mae.evaluation.sweep import Candidate, Pooled, Probe, train_probes
+from mae.models.backbone import Backbone
 from mae.models.classifier import Classifier, pool_tokens
-from mae.models.encoder import Encoder
 from mae.optim.schedule import scaled_lr
 from mae.report.figures import lines_svg
 from mae.report.page import Figure
@@ -46,7 +46,7 @@ class Sweep:
     winner: Probe | None = None
 
     @classmethod
-    def of(cls, setting: Setting, encoder: Encoder, optimization: Optimization) -> Sweep:
+    def of(cls, setting: Setting, encoder: Backbone, optimization: Optimization) -> Sweep:
         """Return every pooling that the encoder has, with and without BatchNorm, at every learning rate.
 
         Raises:
@@ -115,7 +115,7 @@ class Sweep:
             lines.setdefault(label, []).append((chosen.base_lr, probe.top1, None))
         return [("Linear probes side by side", lines_svg(lines, "base learning rate", "validation top-1"))]
 
-    def _features(self, job: Finetuning, source: Any, encoder: Encoder, device: torch.device) -> Pooled:
+    def _features(self, job: Finetuning, source: Any, encoder: Backbone, device: torch.device) -> Pooled:
         """Extract features (N, D) by pooling, each image once, centre-cropped."""
         pools = list(dict.fromkeys(candidate.pool for candidate in self.candidates))
         module = job.module.to(device)

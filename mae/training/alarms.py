@@ -90,9 +90,9 @@ class Alarms(L.Callback):
             return
         now = rules.Moment(trainer.global_step, self.optimization.total_steps)
         measurements = self.measurements
-        if pl_module.model.normalize_pixels:
-            sentence = rules.learns_nothing(loss, measurements.patches["patch_mean_loss"], now)
-            self._raise(trainer, "loss", sentence)
+        trivial = rules.trivial_loss(measurements.patches, pl_module.model.normalize_pixels)
+        if trivial is not None:
+            self._raise(trainer, "loss", rules.learns_nothing(loss, trivial, now))
         if measurements.step != trainer.global_step:  # old figures say nothing of this part of the run
             return
         latest, before = measurements.latest, measurements.before

@@ -18,8 +18,9 @@ from mae.data.statistics import false_colours, shown_channels, standardize, unst
 from mae.evaluation.features import frozen
 from mae.evaluation.knn_probe import KnnProbe
 from mae.evaluation.reconstruct import reconstruct
-from mae.evaluation.representation import feature_std, patch_figures, rankme
-from mae.models.encoder import Encoder
+from mae.evaluation.representation import feature_std, label_entropy, patch_figures, rankme
+from mae.models.backbone import Backbone
+from mae.models.patch_prediction import MaskedPatchPredictor
 from mae.training.online_probe import OnlineProbe
 from mae.training.pretraining import PretrainingModule
 
@@ -113,7 +114,7 @@ class Measurements(L.Callback):
         knn: bool,
         rank: bool,
         probe: OnlineProbe | None,
-        untrained: Callable[[], Encoder],
+        untrained: Callable[[], Backbone],
     ) -> None:
         self.protocol = protocol
         self.times = times
@@ -161,7 +162,7 @@ class Measurements(L.Callback):
         """Take over what was measured at the start of the run."""
         self.before, self.patches = state_dict["before"], state_dict["patches"]
 
-    def _measure_before(self, module: PretrainingModule, encoder: Encoder) -> None:
+    def _measure_before(self, module: PretrainingModule, encoder: Backbone) -> None:
         self.before = self._measure(module, encoder, None)
 
     def _measure_patches(self, module: PretrainingModule) -> None:
@@ -169,9 +170,12 @@ class Measurements(L.Callback):
             data = self.protocol.data
             with isolate_rng(include_cuda=False):
                 batches = data.evaluation_loader(data.splits.val, most=PATCH_IMAGES)
-                self.patches = patch_figures(batches, module.model.patch_size, module.mean, module.std)
+                model = module.model
+                self.patches = patch_figures(batches, model.patch_size, module.mean, module.std)
+                if isinstance(model, MaskedPatchPredictor) and model.predicts_colours:
+                    self.patches["label_entropy"] = label_entropy(batches, model.patch_size, model.cells)
 
-    def _measure(self, module: PretrainingModule, encoder: Encoder, probe: OnlineProbe | None) -> dict[str, float]:
+    def _measure(self, module: PretrainingModule, encoder: Backbone, probe: OnlineProbe | None) -> dict[str, float]:
         """Return the figures of an encoder; none where its features are not numbers, or where nothing is to be measured."""
         if not (self.knn or self.rank or probe):
             return {}

@@ -18,6 +18,9 @@ from mae.data.batches import Batch
 from mae.data.statistics import pixel_tensors, standardize
 from mae.masking.samplers import derive_seed
 from mae.models.classifier import Classifier
+from mae.models.encoder import Encoder
+from mae.models.patches import as_pair, patch_grid
+from mae.models.positions import resample_positions
 from mae.training.mixing import BatchAugmentation
 from mae.training.optimization import Optimization
 from mae.training.predictions import Predictions
@@ -63,6 +66,17 @@ class FinetuningModule(L.LightningModule):
         for name, values in zip(("mean", "std"), pixel_tensors(encoder.pixel_mean, encoder.pixel_std), strict=True):
             self.register_buffer(name, values, persistent=False)
         self.save_hyperparameters({"model": describe(encoder), "classes": list(classes), "protocol": dict(protocol)})
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let weights that were trained at another image size fit: positions are resampled in two dimensions."""
+        encoder, table = self.model.encoder, "model.encoder.vit.pos_embed"
+        if isinstance(encoder, Encoder) and table in checkpoint["state_dict"]:
+            stored = patch_grid(
+                as_pair(checkpoint["hyper_parameters"]["model"]["encoder"]["image_size"]), encoder.patch_size
+            )
+            checkpoint["state_dict"][table] = resample_positions(
+                checkpoint["state_dict"][table], stored, encoder.grid, encoder.position_prefix
+            )
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, K) of images (B, C, H, W), uint8 or float32."""

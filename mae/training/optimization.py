@@ -26,6 +26,8 @@ class Optimization:
         warmup_steps: Steps of linear warm-up.
         total_steps: Steps in all.
         final_lr: Learning rate at the end, as a share of the peak.
+        schedule: cosine, or steps.
+        fall_every: Steps after which the learning rate falls to a tenth, with steps.
         fused: Update all parameters in one kernel, where AdamW has one for their device.
     """
 
@@ -39,6 +41,8 @@ class Optimization:
     warmup_steps: int
     total_steps: int
     final_lr: float = 0.0
+    schedule: str = "cosine"
+    fall_every: int | None = None
     fused: bool = True
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
@@ -59,7 +63,9 @@ class Optimization:
     def configure(self, model: nn.Module) -> dict[str, Any]:
         """Return what ``configure_optimizers`` returns."""
         optimizer = self.optimizer(model)
-        schedule = create_schedule(optimizer, self.warmup_steps, self.total_steps, self.final_lr)
+        schedule = create_schedule(
+            optimizer, self.warmup_steps, self.total_steps, self.final_lr, name=self.schedule, every=self.fall_every
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     @staticmethod

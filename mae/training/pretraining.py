@@ -1,4 +1,4 @@
-"""Pretraining: the masked autoencoder under Lightning."""
+"""Pretraining: a masked autoencoder, or another objective, under Lightning."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mae.data.batches import Batch
 from mae.data.statistics import standardize
 from mae.masking.plan import MaskPlan
 from mae.masking.samplers import RandomMasking, derive_seed, seeded_generator
-from mae.models.autoencoder import MaskedAutoencoder
+from mae.models.masked_model import MaskedModel
 from mae.training.optimization import Optimization
 
 MASKS, VALIDATION, LAYERS, PROBE = 1, 2, 3, 4
@@ -38,7 +38,7 @@ class PretrainingModule(L.LightningModule):
 
     def __init__(
         self,
-        model: MaskedAutoencoder,
+        model: MaskedModel,
         sampler: RandomMasking,
         optimization: Optimization,
         *,
@@ -54,9 +54,8 @@ class PretrainingModule(L.LightningModule):
         assert model.encoder.pixel_mean is not None and model.encoder.pixel_std is not None, "pixels not measured"
         self.register_buffer("mean", torch.tensor(model.encoder.pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(model.encoder.pixel_std).view(-1, 1, 1), persistent=False)
-        patches = model.grid[0] * model.grid[1]
         # The same in every run, so that losses can be compared.
-        self.validation_noise = torch.rand(validation_images, patches, generator=seeded_generator("cpu", VALIDATION))
+        self.validation_noise = sampler.noise(validation_images, model.grid, seeded_generator("cpu", VALIDATION))
         # All buffers follow from the config: DDP need not send them at every step.
         self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
         # Plain values only: the checkpoint must load with weights_only=True, and says how to build its model.
@@ -85,7 +84,7 @@ class PretrainingModule(L.LightningModule):
     def validation_plan(self, index: Tensor) -> MaskPlan:
         """Return the masks of validation images, by their index in the split: no batch size or rank changes them."""
         noise = self.validation_noise[index.cpu()].to(index.device)
-        return MaskPlan.from_noise(noise, self.model.grid, self.sampler.ratio)
+        return self.sampler.plan(noise, self.model.grid)
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its per-step schedule."""

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
+from timm.layers import DropPath
 from torch import nn
 
-from mae.models.encoder import Encoder
+from mae.models.backbone import Backbone
 from mae.training.optimization import Optimization
 
 Rows = list[tuple[str, str]]
 
 
-def model_rows(encoder: Encoder, model: nn.Module) -> Rows:
+def model_rows(encoder: Backbone, model: nn.Module) -> Rows:
     """Return rows on the model: sizes, what is trainable, drop path."""
     total = sum(parameter.numel() for parameter in model.parameters())
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -25,14 +26,12 @@ def model_rows(encoder: Encoder, model: nn.Module) -> Rows:
     ]
 
 
-def _drop_path(encoder: Encoder) -> str:
-    rates = [float(getattr(block.drop_path1, "drop_prob", 0.0) or 0.0) for block in encoder.vit.blocks]
-    frozen = not any(parameter.requires_grad for parameter in encoder.vit.blocks.parameters())
-    if not any(rates):
+def _drop_path(encoder: Backbone) -> str:
+    rates = [layer.drop_prob for layer in encoder.modules() if isinstance(layer, DropPath) and layer.drop_prob]
+    if not rates:
         return "off"
-    return f"{rates[0]:.3g} at the first block to {rates[-1]:.3g} at the last" + (
-        " (frozen: not in force)" if frozen else ""
-    )
+    frozen = not any(parameter.requires_grad for parameter in encoder.parameters())
+    return f"rising from 0 to {max(rates):.3g} at the last layer" + (" (frozen: not in force)" if frozen else "")
 
 
 def optimization_rows(

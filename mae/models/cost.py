@@ -1,0 +1,45 @@
+"""What a model costs, counted without computing it: parameters and multiply-adds."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def parameters(module: nn.Module) -> int:
+    """Return how many parameters a module has, frozen ones too; shared ones count once, buffers not at all."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def multiply_adds(module: nn.Module, *inputs: Tensor | Sequence[Tensor]) -> int:
+    """Return the multiply-adds of one forward pass in eval mode.
+
+    Matrix products, convolutions and attention are counted, as papers do that report GFLOPs of this kind (a multiplication and
+    the addition after it are one). Biases, norms, activations, softmax, pooling, interpolation and sums are not.
+
+    Args:
+        module: Left as it is: a copy without memory is run, so ViT-H can be counted anywhere.
+        *inputs: What ``forward`` takes, tensors or lists of them; their shapes matter alone, so meta tensors do.
+    """
+    shapes = [part.to("meta") if isinstance(part, Tensor) else [one.to("meta") for one in part] for part in inputs]
+    twin = meta_twin(module)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        twin(*shapes)
+    return int(counter.get_total_flops()) // 2
+
+
+def meta_twin(module: M) -> M:
+    """Return a copy on the meta device, in eval mode: it turns shapes into shapes and takes no memory."""
+    empty: dict[int, Tensor] = {
+        id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in module.parameters()
+    }
+    empty |= {id(buffer): buffer.to("meta") for buffer in module.buffers()}
+    # The memo says that every tensor is copied already, so deepcopy copies the structure around them.
+    return copy.deepcopy(module, empty).eval()  # type: ignore[arg-type]

@@ -1,0 +1,77 @@
+"""timm's models by name: which there are, and which of them are ViTs that this project can run."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import timm
+import torch
+from timm.layers import HybridEmbed, PatchEmbed
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+
+def known_model(name: str) -> str:
+    """Return the name, or raise a ValueError with the nearest that timm knows."""
+    if not timm.is_model(name.partition(".")[0]):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models('vit*') lists them"
+        raise ValueError(f"model.name={name!r} is not a timm model: {hint}")
+    return name
+
+
+def meta_model(name: str) -> nn.Module:
+    """Return a timm model without weights, to see what it is.
+
+    Raises:
+        ValueError: timm does not know the name.
+    """
+    with torch.device("meta"):
+        return timm.create_model(known_model(name), num_classes=0)  # type: ignore[no-any-return]
+
+
+def create_vit(name: str, **arguments: Any) -> VisionTransformer:
+    """Return a timm VisionTransformer.
+
+    Raises:
+        ValueError: It is none, or cannot be built with these arguments.
+    """
+    try:
+        vit = timm.create_model(known_model(name), **arguments)
+    except (TypeError, AssertionError) as error:
+        check_vit(name, meta_model(name))
+        raise ValueError(f"timm cannot build {name} with these options: {error}") from error
+    return check_vit(name, vit)
+
+
+def check_vit(name: str, model: nn.Module) -> VisionTransformer:
+    """Return the model, or raise a ValueError where it is no plain ViT over patches or over a CNN's feature map."""
+    kind = type(model).__name__
+    if not isinstance(model, VisionTransformer):
+        raise ValueError(
+            f"model.name={name!r} is of the class {kind}, not a VisionTransformer: convolutions, windows and the like need "
+            f"every patch in its place, so hidden patches cannot be dropped; choose a ViT such as vit_small_patch16_224"
+        )
+    if type(model)._pos_embed is not VisionTransformer._pos_embed:
+        raise ValueError(
+            f"model.name={name!r} is of the class {kind}, which places its tokens in its own way: choose a plain ViT"
+        )
+    if not isinstance(model.patch_embed, PatchEmbed | HybridEmbed):
+        raise ValueError(
+            f"model.name={name!r} embeds patches with a {type(model.patch_embed).__name__}, whose receptive field looks into "
+            f"hidden patches: choose a ViT whose patch embedding is one convolution, such as vit_small_patch16_224"
+        )
+    return model
+
+
+def own_patch_size(name: str, vit: VisionTransformer) -> int:
+    """Return the side of a ViT's patches in pixels.
+
+    Raises:
+        ValueError: They are no squares.
+    """
+    height, width = vit.patch_embed.patch_size
+    if height != width:
+        raise ValueError(f"{name} has patches of {height}x{width}: only square patches are supported")
+    return int(height)

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from mae.models.patches import patchify
+from mae.objectives.colours import COLOURS, colour_labels, colour_loss, colour_patches
+
+
+def plain(red: float, green: float, blue: float, side: int = 4) -> torch.Tensor:
+    return torch.tensor([red, green, blue], dtype=torch.float32).repeat(side * side).reshape(1, 1, -1)
+
+
+@pytest.mark.parametrize(
+    ("colour", "label"),
+    [((1, 0.5, 0), 480), ((0, 0, 0), 0), ((1, 1, 1), 511), ((0.124, 0.126, 0.99), 15), ((-0.01, 1.01, 0.3), 58)],
+)
+def test_colours_in_three_bits_a_channel(colour: tuple[float, float, float], label: int) -> None:
+    assert colour_labels(plain(*colour)).tolist() == [[[label]]]
+
+
+@pytest.mark.parametrize("cells", [1, 2, 4])
+def test_labels_are_those_of_loops_over_pixels(cells: int) -> None:
+    images = torch.rand(2, 3, 16, 16)
+    labels = colour_labels(patchify(images, 8), cells)
+
+    side = 8 // cells
+    for b in range(2):
+        for row in range(2):
+            for column in range(2):
+                for cell in range(cells * cells):
+                    top, left = row * 8 + cell // cells * side, column * 8 + cell % cells * side
+                    means = [images[b, c, top : top + side, left : left + side].mean().item() for c in range(3)]
+                    r, g, blue = (min(7, math.floor(8 * mean)) for mean in means)
+                    assert labels[b, row * 2 + column, cell] == 64 * r + 8 * g + blue
+
+
+@pytest.mark.parametrize("cells", [1, 4])
+def test_what_is_shown_of_a_label_has_this_label(cells: int) -> None:
+    labels = torch.randint(COLOURS, (2, 5, cells * cells))
+    assert torch.equal(colour_labels(colour_patches(labels, 8), cells), labels)
+
+
+def test_the_loss_is_the_mean_cross_entropy_in_float32() -> None:
+    logits, labels = torch.randn(2, 3, 4, COLOURS), torch.randint(COLOURS, (2, 3, 4))
+    picked = logits.double().log_softmax(-1).gather(-1, labels.unsqueeze(-1))
+
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = colour_loss(logits, labels)
+
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss.double(), -picked.mean(), atol=1e-5, rtol=1e-5)
+    assert colour_loss(torch.zeros(1, 1, 1, COLOURS), labels[:1, :1, :1]).item() == pytest.approx(math.log(512))
+
+
+def test_patches_that_hold_no_colours_are_refused() -> None:
+    with pytest.raises(ValueError, match="patches of 16 values cannot be cut into 1x1 colours"):
+        colour_labels(torch.rand(1, 1, 16))
+    with pytest.raises(ValueError, match="patches of 27 values cannot be cut into 4x4 colours"):
+        colour_labels(torch.rand(1, 1, 27), 4)
