@@ -64,6 +64,12 @@ RULES: dict[str, tuple[tuple[type, ...], float | None]] = {
     "protocol.rand_augment": ((int,), 0),
     "protocol.erasing": (NUMBER, 0),
     "protocol.ema": (NUMBER, 0),
+    "task.neck_width": ((int,), 1),
+    "task.width": ((int,), 1),
+    "task.tokens": ((int,), 1),
+    "task.token_width": ((int,), 1),
+    "model.tokens": ((int,), 1),
+    "model.token_width": ((int,), 1),
     "model.patch_size": ((int,), 1),
     "model.width": ((int,), 1),
     "model.depth": ((int,), 1),
@@ -109,7 +115,7 @@ SWITCHES = (
         "callbacks.rank",
     ),
     *("trainer.progress", "trainer.compile", "trainer.grad_checkpointing"),
-    *("baselines", "evaluate_only", "protocol.batch_norm", "protocol.sweep"),
+    *("baselines", "evaluate_only", "protocol.batch_norm", "protocol.sweep", "protocol.frozen"),
 )
 LISTS = {
     "protocol.sweep_factors": "numbers",

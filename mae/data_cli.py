@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -104,7 +103,8 @@ def stats(
     workers: Workers = None,
 ) -> None:
     """Measure the training images, and print the overrides to paste: mae data stats photos."""
-    from mae.data.describe import describe, histogram
+    from mae.data.describe import class_shares, describe, histogram
+    from mae.data.masks import IGNORE
 
     with one_line_errors():
         source = _open(source_config(src, overrides or []))["train"]
@@ -112,7 +112,13 @@ def stats(
     short = found.sizes.min(axis=1)
     measured = f"{len(short):,} of {found.count:,}" if len(short) < found.count else f"all {found.count:,}"
     _say(f"images     {measured}" + (f"; {found.unreadable:,} cannot be read" if found.unreadable else ""))
-    _say(f"classes    {len(source.classes):,}" if source.classes else "classes    no labels")
+    if found.class_pixels is None:
+        _say(f"classes    {len(source.classes):,}" if source.classes else "classes    no labels")
+    else:
+        shares = class_shares(found.class_pixels, source.mask_classes)
+        without = found.class_pixels[IGNORE] / found.class_pixels.sum()
+        _say(f"classes    {len(shares):,} in masks, {without:.1%} of whose pixels have no label")
+        _say(*(f"           {line}" for line in shares))
     _say(f"channels   {found.channels} of {found.bits} bits")
     for name, sides in (("height", found.sizes[:, 0]), ("width", found.sizes[:, 1]), ("short side", short)):
         _say(f"{name:10} {sides.min():,} / {int(_median(sides)):,} / {sides.max():,} pixels (least / median / most)")
@@ -168,14 +174,14 @@ def _show_findings(findings: Sequence[Any], images: int) -> None:
     from mae.data.check import KINDS
     from mae.report.tables import Row, Table, print_table
 
-    counts = Counter(finding.kind for finding in findings)
     rows = []
     for kind, meaning in KINDS.items():
-        names = [finding.name for finding in findings if finding.kind == kind]
+        found = [finding for finding in findings if finding.kind == kind]
+        names = [finding.name for finding in found]
         more = f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
         if names:
-            rows.append(Row([kind, ", ".join(names[:NAMES_SHOWN]) + more, f"{counts[kind]:,}"]))
-            _say(f"{kind}: {meaning}")
+            rows.append(Row([kind, ", ".join(names[:NAMES_SHOWN]) + more, f"{len(found):,}"]))
+            _say(f"{kind}: {meaning} (first: {found[0].detail})")
     if rows:
         print_table(Console(), Table(f"{images:,} images", ["kind", "names", "count"], rows, names=2))
     else:

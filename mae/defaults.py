@@ -152,15 +152,15 @@ def choose_pretraining(chooser: Chooser, count: int, machine: Machine, shares: i
     most = (4096 if count >= 500_000 else 1024) if machine.accelerated else 256
     batch = chooser.fill(
         "batch_size",
-        _multiple(_power_of_two(min(most, max(1, count // 8))), shares),
+        multiple(_power_of_two(min(most, max(1, count // 8))), shares),
         f"at least 8 steps an epoch, {most} images at most {'here' if machine.accelerated else 'on a CPU'}",
     )
     count *= chooser.get("data.repeats") or 1  # images of an epoch
     if machine.accelerated:
-        epochs, reason = _rounded(100e6 / count, 400, 1600), "100 million images seen, within 400 to 1600 epochs"
+        epochs, reason = rounded(100e6 / count, 400, 1600), "100 million images seen, within 400 to 1600 epochs"
     else:
         epochs, reason = (
-            _rounded(0.25e6 / count, 5, 400),
+            rounded(0.25e6 / count, 5, 400),
             "a quarter million images seen on a CPU, within 5 to 400 epochs",
         )
     epochs = chooser.fill("epochs", epochs, reason)
@@ -174,7 +174,7 @@ def choose_pretraining(chooser: Chooser, count: int, machine: Machine, shares: i
         chooser.fill(
             "optim.base_lr", rate, f"{what}: a rate of {peak:g} at 256 images, by the root of the batch elsewhere"
         )
-    _choose_pace(chooser, epochs)
+    choose_pace(chooser, epochs)
 
 
 TUNED = ("partial_finetune", "finetune")
@@ -189,15 +189,15 @@ def choose_finetuning(chooser: Chooser, count: int, machine: Machine, shares: in
     # Mixup and CutMix mix pairs of images.
     pairs = name in TUNED and (count >= MANY_LABELS or chooser.get("protocol.mixup") or chooser.get("protocol.cutmix"))
     unit = 2 * shares if pairs and min(count, most) >= 2 * shares else shares
-    batch = chooser.fill("batch_size", _multiple(min(count, most), unit), f"{count:,} labelled images")
+    batch = chooser.fill("batch_size", multiple(min(count, most), unit), f"{count:,} labelled images")
     if count < 1000:
         epochs, reason = 300 if linear else 200, "few labels make short epochs"
     elif machine.accelerated:
-        epochs, reason = (90, "the paper's") if linear else (_rounded(20e6 / count, 50, 100), "the papers' 50 to 100")
+        epochs, reason = (90, "the paper's") if linear else (rounded(20e6 / count, 50, 100), "the papers' 50 to 100")
     else:
         most = 90 if linear else 100
         epochs, reason = (
-            _rounded(0.25e6 / count, 10, most),
+            rounded(0.25e6 / count, 10, most),
             f"a quarter million images seen on a CPU, within 10 to {most} epochs",
         )
     epochs = chooser.fill("epochs", epochs, reason)
@@ -207,7 +207,7 @@ def choose_finetuning(chooser: Chooser, count: int, machine: Machine, shares: in
         peak = {"adamw": 2e-2 if linear else 1e-3, "sgd": 0.1}.get(chooser.get("optim.name"), 1e-3)
         rate = float(f"{peak * 256 / batch:.2g}")
         chooser.fill("optim.base_lr", rate, f"a rate of {peak:g} for {name} with {chooser.get('optim.name')}")
-    _choose_pace(chooser, epochs)
+    choose_pace(chooser, epochs)
     if name in TUNED:
         _choose_augmentation(chooser, count, epochs)
 
@@ -262,7 +262,8 @@ def _choose_augmentation(chooser: Chooser, count: int, epochs: int) -> None:
         chooser.fill(f"protocol.{key}", value if strong else 0, reason)
 
 
-def _choose_pace(chooser: Chooser, epochs: int) -> None:
+def choose_pace(chooser: Chooser, epochs: int) -> None:
+    """Choose how long the run warms up, and how often it is validated."""
     chooser.fill("optim.warmup_epochs", round(epochs * 0.05, 3), "5% of the run, as the paper's 40 of 800 epochs")
     chooser.fill("trainer.validate_every", _divisor(epochs, epochs // 20), "about 20 validations, the last at the end")
 
@@ -272,7 +273,7 @@ def _divisor(number: int, wanted: int) -> int:
     return next(value for value in range(max(1, wanted), 0, -1) if number % value == 0)
 
 
-def _multiple(number: int, of: int) -> int:
+def multiple(number: int, of: int) -> int:
     """Return the largest multiple that is not above a number; ``of`` itself where there is none."""
     return max(1, number // of) * of
 
@@ -281,6 +282,6 @@ def _power_of_two(number: int) -> int:
     return 1 << (number.bit_length() - 1)
 
 
-def _rounded(number: float, low: int, high: int) -> int:
+def rounded(number: float, low: int, high: int) -> int:
     """Return a number within bounds, with two significant digits."""
     return int(float(f"{min(high, max(low, number)):.2g}"))

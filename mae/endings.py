@@ -23,6 +23,7 @@ def run_job(job: Job) -> None:
     # Not at the top: --help need not wait for Lightning.
     from mae.data.batches import AnotherLoaderError
     from mae.data.decode import UnreadableImageError
+    from mae.data.masks import MaskError
     from mae.data.remote import UnreachableError
     from mae.data.unreadable import TooManyUnreadableError
     from mae.training.stopping import StoppedError
@@ -32,7 +33,7 @@ def run_job(job: Job) -> None:
     except StoppedError as stopped:
         Console(stderr=True, soft_wrap=True).print(f"[bold]{_escape(str(stopped))}[/]", highlight=False)
         sys.exit(130)
-    except (TooManyUnreadableError, UnreachableError, UnreadableImageError, AnotherLoaderError) as error:
+    except (TooManyUnreadableError, UnreachableError, UnreadableImageError, MaskError, AnotherLoaderError) as error:
         text = str(error)
         if "Traceback" in text:  # of the worker that it comes from; its last line is the error
             text = text.splitlines()[-1].partition("Error: ")[2]

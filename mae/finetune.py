@@ -24,6 +24,7 @@ from mae.second_stage.evaluate import prepare_evaluation
 from mae.second_stage.features import prepare_features
 from mae.second_stage.opening import build_classifier, build_encoder, open_checkpoint, open_labelled, require_one_device
 from mae.second_stage.scoring import score
+from mae.second_stage.segmentation import prepare_segmentation
 from mae.second_stage.sweep import Sweep
 from mae.stage import Setting, Stage, build_data, build_optimization, open_setting
 from mae.training.finetuning import FinetuningModule
@@ -50,6 +51,8 @@ def prepare(config: Config, overrides: Sequence[str] = ()) -> Job:
         )
     if config["evaluate_only"]:
         return prepare_evaluation(config, overrides)
+    if config["task"]["name"] == "segmentation":
+        return prepare_segmentation(config, overrides)
     if _trains_nothing(config):
         return prepare_features(config, overrides)
     return prepare_training(config, overrides)

@@ -104,8 +104,10 @@ def image_size(config: Config) -> int | tuple[int, int]:
     return size if isinstance(size, int) else (size[0], size[1])
 
 
-def build_data(setting: Setting, splits: Splits, encoder: Backbone) -> ImageData:
-    """Return the batches that the config describes; pixel statistics are measured where they are not given.
+def build_data(setting: Setting, splits: Splits, encoder: Backbone, *, masks: bool = False) -> ImageData:
+    """Return the batches that the config describes, with masks for labels where they are asked for.
+
+    Pixel statistics are measured where they are not given.
 
     Raises:
         ValueError: The images are fewer than a batch, or than the devices.
@@ -134,6 +136,7 @@ def build_data(setting: Setting, splits: Splits, encoder: Backbone) -> ImageData
         bits=options["bits"],
         repeats=options["repeats"],
         decode=options["decode"],
+        masks=masks,
         unreadable=UnreadableImages(
             sum(len(part) for part in splits.parts), options["max_unreadable"], setting.folder.path / "unreadable.txt"
         ),

@@ -23,7 +23,7 @@ class Batch(NamedTuple):
 
     Attributes:
         images: (B, C, H, W), uint8 or float32.
-        labels: int64 (B,), -1 where there is none.
+        labels: int64 (B,), -1 where there is none; or masks, uint8 (B, H, W), 255 where there is none.
         indices: int64 (B,), in the split.
         unreadable: Names of images that others stand in for.
     """
@@ -49,10 +49,10 @@ class Transform(Protocol):
 
 
 class Item(NamedTuple):
-    """The crops of one image, (R, C, H, W) or what makes them, its label, and its position in the split."""
+    """The crops of one image, (R, C, H, W) or what makes them; its label, or its mask's crops (R, H, W); its place in the split."""
 
     images: Any
-    label: int
+    label: Any
     position: int
     unreadable: tuple[str, ...]
 
@@ -89,13 +89,17 @@ class ImageDataset(Dataset[Item]):
         for step in range(len(self.source)):
             candidate = (index + step) % len(self.source)
             try:
-                images = self.crops(self.source.open(candidate), epoch, index)
+                images, label = self.example(candidate, epoch, index)
             except UnreadableImageError as error:
                 unreadable.append(str(error))
                 continue
-            label = -1 if self.source.labels is None else int(self.source.labels[candidate])
             return Item(images, label, index, tuple(unreadable))
         raise UnreadableImageError(f"no image of the split can be read: {unreadable[0]}")
+
+    def example(self, candidate: int, epoch: int, index: int) -> tuple[Any, Any]:
+        """Return the crops of an image, in the place of ``index``, and its label."""
+        label = -1 if self.source.labels is None else int(self.source.labels[candidate])
+        return self.crops(self.source.open(candidate), epoch, index), label
 
     def chance(self, epoch: int, index: int | str) -> list[random.Random]:
         """Return what each crop of an image is drawn from."""
@@ -116,9 +120,11 @@ class ImageDataset(Dataset[Item]):
 def collate(items: Sequence[Item]) -> Batch:
     """Join the crops of images into a batch; those of one image stand side by side."""
     repeats = len(items[0].images)
+    labels = [item.label for item in items]
+    masks = isinstance(labels[0], Tensor)
     return Batch(
         torch.cat([item.images for item in items]),
-        torch.tensor([item.label for item in items]).repeat_interleave(repeats),
+        torch.cat(labels) if masks else torch.tensor(labels).repeat_interleave(repeats),
         torch.tensor([item.position for item in items]).repeat_interleave(repeats),
         tuple(message for item in items for message in item.unreadable),
     )

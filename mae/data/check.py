@@ -12,6 +12,7 @@ from typing import NamedTuple
 from mae.data.decode import MOST_PIXELS, EncodedPicture, Picture, UnreadableImageError
 from mae.data.in_order import in_order
 from mae.data.manifest import read_manifest
+from mae.data.masks import MaskError, fitting_mask
 from mae.data.sources import Source
 from mae.data.watch import watched
 
@@ -22,12 +23,13 @@ KINDS = {
     "truncated": "the file is cut off",
     "unreadable": "cannot be read as an image",
     "too large": f"more than {MOST_PIXELS:,} pixels, which are not decoded",
+    "mask": "cannot be read, is of another size than its image, or holds what is no class",
     "duplicate": "the same content as an image before it",
     "tiny": "a side is very short",
     "animated": "more than one frame, of which the first is seen",
 }
 """What is looked for."""
-FATAL = ("damaged shard", "truncated", "unreadable", "too large")
+FATAL = ("damaged shard", "truncated", "unreadable", "too large", "mask")
 """What no run can use."""
 
 
@@ -84,6 +86,10 @@ def examine(source: Source, index: int, tiny: int) -> Examined:
             wrong.append(("animated", f"{frames} frames"))
     except UnreadableImageError as error:
         wrong.append(_unreadable(error))
+    try:
+        fitting_mask(source, index, picture.size)
+    except (UnreadableImageError, MaskError) as error:
+        wrong.append(("mask", str(error)))
     return Examined(_hash(picture), tuple(wrong))
 
 

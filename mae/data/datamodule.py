@@ -14,6 +14,7 @@ from mae.data.batches import BatchLoader, ImageDataset
 from mae.data.device_jpeg import DeviceDecoder, EncodedDataset
 from mae.data.lanes import EncodedStreamDataset, StreamDataset, StreamSampler
 from mae.data.look import spread
+from mae.data.masks import SegmentationDataset
 from mae.data.order import OrderedSampler, ResumableSampler, ShuffledSampler
 from mae.data.sources import Source, Splits
 from mae.data.statistics import measure_pixels
@@ -43,10 +44,11 @@ class ImageData(L.LightningDataModule):
             still sees every image once, and has as many times the steps.
         decode: ``cpu``, or ``device``: training JPEGs are decoded and cut on the trainer's device.
         unreadable: Counts images that cannot be read, and stops where they are too many.
+        masks: Labels of a batch are masks, (B, H, W); evaluation then cuts off no more than the shape does.
 
     Raises:
-        ValueError: There are fewer training images than one batch takes, crops do not divide the batch, or RandAugment is asked
-            for on images that it does not know.
+        ValueError: There are fewer training images than one batch takes, crops do not divide the batch, or RandAugment or
+            decoding on the device is asked for on images that it does not know.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class ImageData(L.LightningDataModule):
         repeats: int = 1,
         decode: str = "cpu",
         unreadable: UnreadableImages | None = None,
+        masks: bool = False,
     ) -> None:
         super().__init__()
         count = len(splits.train)
@@ -76,6 +79,12 @@ class ImageData(L.LightningDataModule):
             )
         if rand_augment and decode == "device":
             raise ValueError(f"protocol.rand_augment={rand_augment} works on the CPU: data.decode=cpu, or leave it out")
+        if masks and rand_augment:
+            raise ValueError(
+                f"protocol.rand_augment={rand_augment} moves pixels and leaves their masks behind: protocol.rand_augment=0"
+            )
+        if masks and decode == "device":
+            raise ValueError("data.decode=device cuts images alone, and not their masks: data.decode=cpu cuts both")
         if micro_batch % repeats:
             raise ValueError(
                 f"data.repeats={repeats} crops of an image do not divide the {micro_batch} images of a forward pass: "
@@ -97,8 +106,9 @@ class ImageData(L.LightningDataModule):
         self.decode = decode
         self.unreadable = unreadable or UnreadableImages(sum(len(part) for part in splits.parts), budget=1.0)
         self.train_transform = TrainTransform(image_size, min_scale, flip, rand_augment)
-        # ImageNet's custom for photographs is to cut an eighth off; small images have no border to spare.
-        self.eval_transform = EvalTransform(image_size, share=0.875 if min(image_size) >= 112 else 1.0)
+        self.dataset = SegmentationDataset if masks else ImageDataset
+        # ImageNet's custom for photographs is to cut an eighth off; small images have no border to spare, and of masks all counts.
+        self.eval_transform = EvalTransform(image_size, share=0.875 if min(image_size) >= 112 and not masks else 1.0)
 
     def prepare_data(self) -> None:
         """Let the data keep what took long to find out; Lightning calls this in one process of a machine."""
@@ -121,7 +131,7 @@ class ImageData(L.LightningDataModule):
         if isinstance(source, Stream):
             return self._stream_loader(source)
         sampler = ShuffledSampler(len(source), self.effective_batch // self.repeats, self.seed, *self._rank())
-        kind = EncodedDataset if self.decode == "device" else ImageDataset
+        kind = EncodedDataset if self.decode == "device" else self.dataset
         dataset = kind(source, self.train_transform, self.channels, self.seed, self.bits, self.repeats)
         return self._loader(dataset, sampler, self.micro_batch // self.repeats, keep=True)
 
@@ -163,7 +173,7 @@ class ImageData(L.LightningDataModule):
         """Return batches of a source in order, centre-cropped; ``most`` images, evenly spread, where it is given."""
         indices = np.arange(len(source)) if most is None else spread(len(source), most)
         sampler = OrderedSampler(indices, *(self._rank() if shard else (0, 1)))
-        dataset = ImageDataset(source, self.eval_transform, self.channels, bits=self.bits)
+        dataset = self.dataset(source, self.eval_transform, self.channels, bits=self.bits)
         return self._loader(dataset, sampler, self.micro_batch, keep=keep)
 
     def _rank(self) -> tuple[int, int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +13,7 @@ import numpy as np
 import simplejpeg
 import torch
 from PIL import Image
+from PIL.ImageFile import ImageFile
 from torch import Tensor
 
 EXTENSIONS = frozenset(
@@ -184,32 +187,36 @@ def to_bits(image: Tensor, bits: int) -> Tensor:
 
 def _pillow_header(file: bytes | Path, name: str) -> tuple[tuple[int, int], int]:
     """Return (H, W), upright, and the EXIF orientation that is still to be heeded."""
-    try:
-        with _open(file) as opened:
-            width, height = opened.size
-            # Pillow turns a TIFF itself, and reads all of a PNG to see whether EXIF stands at its end.
-            heed = opened.format != "TIFF" and (opened.format != "PNG" or "exif" in opened.info)
-            orientation = opened.getexif().get(ORIENTATION, 1) if heed else 1
-    except Exception as error:  # damaged files raise almost anything, struct.error and IndexError among it
-        raise _unreadable(name, error) from None
+    with by_pillow(file, name) as opened:
+        width, height = opened.size
+        # Pillow turns a TIFF itself, and reads all of a PNG to see whether EXIF stands at its end.
+        heed = opened.format != "TIFF" and (opened.format != "PNG" or "exif" in opened.info)
+        orientation = opened.getexif().get(ORIENTATION, 1) if heed else 1
     orientation = orientation if orientation in range(1, 9) else 1
     return ((width, height) if orientation >= 5 else (height, width)), orientation
 
 
 def _decode_by_pillow(data: bytes, name: str) -> Tensor:
-    try:
-        with _open(data) as opened:
-            if opened.mode.startswith(("I", "F")):  # 16 and 32 bits: Pillow's own conversion would clip them
-                top = 1.0 if opened.mode == "F" else 65535.0
-                return torch.from_numpy(np.asarray(opened, dtype=np.float32) / top).unsqueeze(0)
-            grey = opened.mode in ("1", "L", "LA")
-            array = np.array(opened.convert("L" if grey else "RGB"))
-    except Exception as error:  # damaged files raise almost anything, struct.error and IndexError among it
-        raise _unreadable(name, error) from None
+    with by_pillow(data, name) as opened:
+        if opened.mode.startswith(("I", "F")):  # 16 and 32 bits: Pillow's own conversion would clip them
+            top = 1.0 if opened.mode == "F" else 65535.0
+            return torch.from_numpy(np.asarray(opened, dtype=np.float32) / top).unsqueeze(0)
+        grey = opened.mode in ("1", "L", "LA")
+        array = np.array(opened.convert("L" if grey else "RGB"))
     return torch.from_numpy(array).unsqueeze(0) if grey else torch.from_numpy(array).permute(2, 0, 1)
 
 
-def _open(file: bytes | Path) -> Image.Image:
+@contextmanager
+def by_pillow(file: bytes | Path, name: str) -> Iterator[ImageFile]:
+    """Open an image for the block; whatever goes wrong within is an UnreadableImageError."""
+    try:
+        with _open(file) as opened:
+            yield opened
+    except Exception as error:  # damaged files raise almost anything, struct.error and IndexError among it
+        raise _unreadable(name, error) from None
+
+
+def _open(file: bytes | Path) -> ImageFile:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of sizes, which are checked here, and of odd metadata
         return Image.open(io.BytesIO(file) if isinstance(file, bytes) else file)

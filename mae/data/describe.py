@@ -15,6 +15,7 @@ import torch
 from mae.data.decode import UnreadableImageError
 from mae.data.in_order import in_order
 from mae.data.look import spread
+from mae.data.masks import IGNORE, MaskError, numbered
 from mae.data.sources import Source
 from mae.data.statistics import PixelSums
 from mae.data.watch import watched
@@ -24,11 +25,12 @@ BAR = 30  # characters of the longest bar
 
 
 class Measured(NamedTuple):
-    """Of one image: the sums over its pixels, (H, W), and whether it holds more than 8 bits."""
+    """Of one image: the sums over its pixels, (H, W), whether it holds more than 8 bits, and the pixels of each class, (256,)."""
 
     sums: PixelSums
     size: tuple[int, int]
     deep: bool
+    classes: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Description:
         bits: 8, or 16 where one holds more.
         mean: Per channel, in the units of ``measure_pixels``.
         std: As ``mean``.
-        unreadable: How many could not be read.
+        unreadable: How many could not be read, or their masks.
+        class_pixels: (256,) int64, of each class of the masks, the last those without a label; None where there are no masks.
     """
 
     count: int
@@ -52,6 +55,7 @@ class Description:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     unreadable: int
+    class_pixels: np.ndarray | None
 
 
 def describe(source: Source, images: int | None = None, workers: int = 0) -> Description:
@@ -67,6 +71,7 @@ def describe(source: Source, images: int | None = None, workers: int = 0) -> Des
         raise ValueError(f"none of the {len(indices):,} images looked at can be read: mae data check says why")
     sums = reduce(add, (one.sums for one in measured))
     mean, std = sums.statistics()
+    masks = [one.classes for one in measured if one.classes is not None]
     return Description(
         count=len(source),
         sizes=np.array([one.size for one in measured]),
@@ -75,16 +80,18 @@ def describe(source: Source, images: int | None = None, workers: int = 0) -> Des
         mean=mean,
         std=std,
         unreadable=len(indices) - len(measured),
+        class_pixels=reduce(add, masks) if masks else None,
     )
 
 
 def measure_one(source: Source, index: int) -> Measured | None:
     """Return what is measured of an image; None where it cannot be read."""
     try:
-        image = source.image(index)
-    except UnreadableImageError:
+        image, mask = source.image(index), source.mask(index)
+    except (UnreadableImageError, MaskError):
         return None
-    return Measured(PixelSums.of(image), (image.shape[-2], image.shape[-1]), image.dtype != torch.uint8)
+    classes = None if mask is None else np.bincount(mask.flatten(), minlength=IGNORE + 1)
+    return Measured(PixelSums.of(image), (image.shape[-2], image.shape[-1]), image.dtype != torch.uint8, classes)
 
 
 def histogram(values: Sequence[int] | np.ndarray) -> list[str]:
@@ -93,8 +100,25 @@ def histogram(values: Sequence[int] | np.ndarray) -> list[str]:
     edges = np.unique(np.linspace(low, high + 1, min(BINS, high - low + 1) + 1).astype(np.int64))
     counts, _ = np.histogram(values, edges)
     labels = [f"{start:,}" if end - start == 1 else f"{start:,} to {end - 1:,}" for start, end in pairwise(edges)]
-    width = max(map(len, labels))
+    return _bars(labels, counts, [f"{count:,}" for count in counts])
+
+
+def class_shares(pixels: np.ndarray, classes: Sequence[str] = ()) -> list[str]:
+    """Return lines of text, one for each class: its name or number, a bar, and its share of the pixels that have a label.
+
+    Args:
+        pixels: (256,), of which the last have no label.
+        classes: Names of the K classes; none shows numbers, up to the greatest that occurs.
+    """
+    most = int(pixels[:IGNORE].nonzero()[0].max(initial=-1)) + 1
+    labels = classes or numbered(most)
+    counts = pixels[: len(labels)]
+    return _bars(labels, counts, [f"{share:.2%}" for share in counts / max(1, counts.sum())])
+
+
+def _bars(labels: Sequence[str], counts: np.ndarray, shown: Sequence[str]) -> list[str]:
+    width, most = max(map(len, labels), default=0), counts.max(initial=1)
     return [
-        f"{label:>{width}}  {'█' * round(BAR * count / counts.max()):<{BAR}}  {count:,}"
-        for label, count in zip(labels, counts.tolist(), strict=True)
+        f"{label:>{width}}  {'█' * round(BAR * count / most):<{BAR}}  {text}"
+        for label, count, text in zip(labels, counts.tolist(), shown, strict=True)
     ]

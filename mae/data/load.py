@@ -10,6 +10,7 @@ from mae.data.arrays import arrays
 from mae.data.files import folder, image_folder
 from mae.data.index import Index
 from mae.data.known import digits, torchvision_dataset
+from mae.data.segmentation import segmentation_folder
 from mae.data.shard_urls import is_pattern
 from mae.data.sources import Splits
 
@@ -81,4 +82,5 @@ SOURCES: dict[str, Callable[[Options, Path | None], Splits]] = {
     "huggingface": _huggingface,
     "torchvision": lambda options, run_dir: torchvision_dataset(options["name"], options["root"], options["download"]),
     "webdataset": _webdataset,
+    "segmentation_folder": lambda options, run_dir: segmentation_folder(options, Index(options.get("index"), run_dir)),
 }

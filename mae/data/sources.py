@@ -19,6 +19,8 @@ class Source(ABC):
     """Names of the K classes; empty where there are no labels."""
     labels: np.ndarray | None = None
     """(N,) int64, known without decoding any image; None where there are no labels."""
+    mask_classes: tuple[str, ...] = ()
+    """Names of the K classes that masks give to pixels; empty where there are no masks, or nobody has looked at them."""
     in_memory = False
     """Whether an image costs no reading and decoding."""
     stream_shards = 0
@@ -49,6 +51,15 @@ class Source(ABC):
         """Return (H, W) without decoding, where the format allows. Raises UnreadableImageError where it cannot be read."""
         return self.open(index).size
 
+    def mask(self, index: int) -> Tensor | None:
+        """Return the class of each pixel, (H, W) uint8, 255 where there is none; None where images have no masks.
+
+        Raises:
+            UnreadableImageError: It cannot be read.
+            MaskError: It holds what is no class.
+        """
+        return None
+
 
 class Subset(Source):
     """Some of a source's images, in the order of the indices."""
@@ -57,6 +68,7 @@ class Subset(Source):
         self.source = source
         self.indices = np.asarray(indices, dtype=np.int64)
         self.classes = source.classes
+        self.mask_classes = source.mask_classes
         self.in_memory = source.in_memory
         self.labels = None if source.labels is None else source.labels[self.indices]
 
@@ -74,6 +86,10 @@ class Subset(Source):
     def name(self, index: int) -> str:
         """Return what a person calls this image."""
         return self.source.name(int(self.indices[index]))
+
+    def mask(self, index: int) -> Tensor | None:
+        """Return the class of each pixel."""
+        return self.source.mask(int(self.indices[index]))
 
 
 @dataclass(frozen=True)

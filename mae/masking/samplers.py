@@ -63,8 +63,8 @@ class RandomCorruption(RandomMasking):
         super().__init__(ratio)
         if not (masked >= 0 and swapped >= 0 and masked + swapped <= 1):
             raise ValueError(
-                f"masking.masked={masked} and masking.swapped={swapped} are no shares of the corrupted patches: choose two that add "
-                f"up to 1 at most, such as 0.8 and 0.1"
+                f"masking.masked={masked} and masking.swapped={swapped} are no shares of the corrupted patches: choose two that "
+                f"add up to 1 at most, such as 0.8 and 0.1"
             )
         self.masked = masked
         self.swapped = swapped

@@ -42,4 +42,4 @@ def meta_twin(module: M) -> M:
     }
     empty |= {id(buffer): buffer.to("meta") for buffer in module.buffers()}
     # The memo says that every tensor is copied already, so deepcopy copies the structure around them.
-    return copy.deepcopy(module, empty).eval()  # type: ignore[arg-type]
+    return copy.deepcopy(module, empty).eval()

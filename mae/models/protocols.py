@@ -1,4 +1,4 @@
-"""The second stage by name: which head, which pooling, and how much of the encoder learns."""
+"""The second stage by name: which head, which pooling or neck, and how much of the encoder learns."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import nn
 from mae.models.backbone import Backbone
 from mae.models.classifier import Classifier
 from mae.models.heads import AttentiveHead, LinearHead, MLPHead
+from mae.models.segmenter import Segmenter
 
 PROTOCOLS = ("linear_probe", "mlp_probe", "attentive_probe", "partial_finetune", "finetune")
 PROBES = ("linear_probe", "mlp_probe", "attentive_probe")
@@ -60,3 +61,21 @@ def create_classifier(encoder: Backbone, classes: int, protocol: Mapping[str, An
             "protocol.blocks=0 tunes nothing: protocol=linear_probe does that, or choose 0.5 (the last MLP)"
         )
     return Classifier(encoder, head, pool=pool, blocks=blocks)
+
+
+def create_segmenter(encoder: Backbone, classes: int, task: Mapping[str, Any], *, frozen: bool = False) -> Segmenter:
+    """Return encoder, neck and head as the config group ``task`` has them; ``frozen`` leaves the encoder as it is.
+
+    Raises:
+        ValueError: The neck is unknown, or does not fit the encoder.
+    """
+    return Segmenter(
+        encoder,
+        classes,
+        neck=task["neck"],
+        neck_width=task["neck_width"],
+        width=task["width"],
+        tokens=task["tokens"],
+        token_width=task["token_width"],
+        frozen=frozen,
+    )

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 def attention(queries: Tensor, keys: Tensor) -> Tensor:
     """Return how much each query takes of each key: (B, N, d) and (B, M, d) to (B, N, M), which sums to 1 over M."""
-    return (queries * queries.shape[-1] ** -0.5 @ keys.transpose(-2, -1)).softmax(dim=-1)
+    logits: Tensor = queries @ keys.transpose(-2, -1) / math.sqrt(queries.shape[-1])
+    return logits.softmax(dim=-1)
 
 
 class FilterTokenizer(nn.Module):
@@ -29,9 +30,13 @@ class FilterTokenizer(nn.Module):
         self.filters = nn.Linear(width, tokens, bias=False)
         self.value = nn.Linear(width, token_width, bias=False)
 
+    def look(self, features: Tensor) -> Tensor:
+        """Return how much each token takes of each pixel: (B, HW, C) to (B, L, HW)."""
+        return self.filters(features).softmax(dim=1).transpose(1, 2)  # type: ignore[no-any-return]
+
     def forward(self, features: Tensor) -> Tensor:
         """Return tokens (B, L, C_T) of features (B, HW, C)."""
-        return self.value(self.filters(features).softmax(dim=1).transpose(1, 2) @ features)  # type: ignore[no-any-return]
+        return self.value(self.look(features) @ features)  # type: ignore[no-any-return]
 
 
 class RecurrentTokenizer(nn.Module):
@@ -47,9 +52,13 @@ class RecurrentTokenizer(nn.Module):
         self.filters = nn.Linear(token_width, width, bias=False)
         self.value = nn.Linear(width, token_width, bias=False)
 
+    def look(self, features: Tensor, tokens: Tensor) -> Tensor:
+        """Return how much each token takes of each pixel: (B, HW, C) and (B, L, C_T) to (B, L, HW)."""
+        return attention(self.filters(tokens), features)
+
     def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
         """Return tokens (B, L, C_T) of features (B, HW, C) and the tokens (B, L, C_T) before them."""
-        return self.value(attention(self.filters(tokens), features) @ features)  # type: ignore[no-any-return]
+        return self.value(self.look(features, tokens) @ features)  # type: ignore[no-any-return]
 
 
 class TokenTransformer(nn.Module):
@@ -135,4 +144,3 @@ def check_tokens(key: str, tokens: int, grid: tuple[int, int], remedy: str) -> N
         raise ValueError(
             f"{key}={tokens} does not fit a feature map of {height}x{width} pixels: choose 1 to {height * width}, {remedy}"
         )
-

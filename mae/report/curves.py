@@ -64,6 +64,9 @@ def run_curves(folder: Path, results: Mapping[str, float]) -> list[tuple[str, st
         curves.append(("Loss", curve_svg(losses, "loss")))
     if "val_top1" in metrics:
         curves.append(("Validation accuracy", curve_svg({"validation": metrics["val_top1"]}, "top-1")))
+    if "val_miou" in metrics:
+        shown = {"mean IoU": metrics["val_miou"], "pixel accuracy": metrics["val_pixel_accuracy"]}
+        curves.append(("Validation", curve_svg(shown, "share")))
     accuracies = {
         label: metrics[key]
         for key, label in (("knn_top1", "kNN"), ("probe_top1", "linear probe, trained beside"))

@@ -22,9 +22,10 @@ CAPTION_NORMALIZED = (
 )
 CAPTION_PLAIN = "Validation images: what went in, what the encoder saw, what the decoder predicted, and both together."
 CAPTION_CORRUPTED = (
-    "Validation images: what went in, what the encoder saw (grey is the mask embedding, and some patches stand in another's place), "
-    "what it predicted of the corrupted patches, and the rest beside it."
+    "Validation images: what went in, what the encoder saw (grey is the mask embedding, and some patches stand in for others), "
+    "what it predicted of corrupted patches, and the rest beside it."
 )
+CAPTION_SEGMENTED = "Images that are scored, with their masks, what was predicted, and where the two differ."
 TITLES = {
     "pretrain": "Pretraining",
     "finetune": "Second stage",
@@ -113,7 +114,10 @@ def data_name(options: Mapping[str, Any]) -> str:
 
 
 def run_pictures(folder: Path, config: Mapping[str, Any]) -> list[Picture]:
-    """Return the final reconstructions and, before them, the first ones that were drawn in training."""
+    """Return the final reconstructions and the first ones that were drawn in training; or segmentations."""
+    segmentations = folder / "pictures" / "segmentations.png"
+    if segmentations.is_file():
+        return [Picture.read(segmentations, CAPTION_SEGMENTED + _colours(config["data"]))]
     final = folder / "pictures" / "reconstructions.png"
     if not final.is_file():
         return []
@@ -154,6 +158,9 @@ def tiles(results: Mapping[str, Any]) -> list[tuple[str, str]]:
         "knn_top1_random": ("the same, random weights", "{:.1%}"),
         "knn_top1_pixels": ("the same, raw pixels", "{:.1%}"),
         "probe_top1": ("linear probe, trained beside", "{:.1%}"),
+        "test_miou": ("test mean IoU", "{:.1%}"),
+        "val_miou": ("validation mean IoU", "{:.1%}"),
+        "val_pixel_accuracy": ("validation pixel accuracy", "{:.1%}"),
         "val_loss": ("validation loss", "{:.3f}"),
         "labelled_images": ("labelled images", "{:,}"),
         "images_seen": ("images seen", "{:,}"),

@@ -19,12 +19,16 @@ from mae.models.protocols import create_classifier
 from mae.run_folder import RunFolder, shared_with_children
 from mae.second_stage.opening import follow_checkpoint
 from mae.second_stage.scoring import score
+from mae.second_stage.segmentation_evaluation import (
+    SegmentationEvaluation,
+    prepare_segmentation_evaluation,
+)
 from mae.stage import Setting, build_data, build_evaluator, image_size, open_setting, write_run
 from mae.training.finetuning import FinetuningModule
 from mae.training.summary import model_rows, show_summary
 
 
-def prepare_evaluation(config: Config, overrides: Sequence[str] = ()) -> Evaluation:
+def prepare_evaluation(config: Config, overrides: Sequence[str] = ()) -> Evaluation | SegmentationEvaluation:
     """Check everything and build every part, before any work starts.
 
     ``checkpoint`` names the classifier and ``run_dir`` where the scores go; with ``run_dir`` alone, the run in it is scored, into
@@ -43,7 +47,7 @@ def prepare_evaluation(config: Config, overrides: Sequence[str] = ()) -> Evaluat
         )
     path = classifier_file(Path(config["checkpoint"]))
     trained = read_pickle(path).get("hyper_parameters", {})
-    if "protocol" not in trained:
+    if "protocol" not in trained and "task" not in trained:
         raise ValueError(
             f"{path} holds no classifier, but an encoder: train_finetune.py checkpoint={config['checkpoint']} trains one"
         )
@@ -51,6 +55,8 @@ def prepare_evaluation(config: Config, overrides: Sequence[str] = ()) -> Evaluat
     if not given & {"data", "data.source", "data.root", "data.name", "experiment"}:
         loading = {key: value for key, value in config["data"].items() if f"data.{key}" in given}
         config["data"] = {**config["data"], **stored_data(path), **loading}
+    if "task" in trained:
+        return prepare_segmentation_evaluation(config, overrides, path, trained)
     setting = open_setting(config, "evaluate", overrides)
     setting.config["protocol"] = trained["protocol"]
     checkpoint = read_checkpoint(path)

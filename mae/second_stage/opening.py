@@ -129,7 +129,7 @@ def follow_checkpoint(chooser: Chooser, checkpoint: Checkpoint) -> None:
         if checkpoint.config.get(f"pixel_{key}") is not None:
             chooser.fill(f"data.{key}", list(checkpoint.config[f"pixel_{key}"]), "the checkpoint's")
     given = {
-        f"model.{key}": (chooser.get(f"model.{key}"), encoder[key])
+        f"model.{key}": (chooser.get(f"model.{key}"), encoder.get(key))
         for key in ("name", "patch_size", "width", "depth", "heads")
     }
     given["data.channels"] = chooser.get("data.channels"), encoder["in_channels"]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mae.data.batches import Batch
-from mae.evaluation.representation import feature_std, flat_patches, patch_figures, rankme
+from mae.evaluation.representation import feature_std, flat_patches, label_entropy, patch_figures, rankme
 
 
 def orthonormal(rows: int, columns: int) -> torch.Tensor:
@@ -78,3 +78,12 @@ def test_figures_are_of_all_patches_and_the_loss_is_that_of_predicting_means() -
     assert figures["flat_patches"] == 0.5
     assert figures["patch_mean_loss"] == pytest.approx(np.mean(scores), rel=1e-4)
     assert figures["patch_mean_loss"] == pytest.approx(0.5 * 31 / 32, rel=1e-3)
+
+
+def test_the_entropy_of_colours_is_that_of_their_frequencies() -> None:
+    pixels = torch.zeros(1, 3, 4, 16, dtype=torch.uint8)
+    pixels[..., 4:8], pixels[..., 8:] = 128, 255  # a quarter, a quarter and a half
+    batch = Batch(pixels, torch.zeros(1), torch.zeros(1))
+    expected = 0.25 * math.log(4) * 2 + 0.5 * math.log(2)
+    assert label_entropy([batch], 4, 1) == pytest.approx(expected)
+    assert label_entropy([batch, batch], 4, 4) == pytest.approx(expected)

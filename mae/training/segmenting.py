@@ -1,0 +1,82 @@
+"""The second stage for segmentation: a class for each pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import MeanMetric
+
+from mae.checkpoints.format import describe
+from mae.data.batches import Batch
+from mae.data.masks import IGNORE
+from mae.data.statistics import standardize
+from mae.evaluation.segmentation import count_confusions, measure_segmentation
+from mae.models.segmenter import Segmenter
+from mae.training.optimization import Optimization
+from mae.training.second_stage import SecondStageModule
+
+
+class SegmentationModule(SecondStageModule):
+    """Train a segmenter on images and masks of its size.
+
+    Args:
+        model: Encoder, neck and head; the encoder carries the pixel statistics.
+        task: The options that the model was created with, kept in the checkpoint so that it can be built again.
+        classes: Names of the K classes.
+        optimization: Optimizer and schedule; None where nothing is trained.
+        seed: What layers draw is a function of (seed, rank, epoch, batch).
+    """
+
+    model: Segmenter
+
+    def __init__(
+        self,
+        model: Segmenter,
+        task: Mapping[str, Any],
+        classes: tuple[str, ...],
+        *,
+        optimization: Optimization | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(model, optimization, seed)
+        self.classes = classes
+        self.val_loss = MeanMetric()
+        self.val_confusion, self.confusion = count_confusions(len(classes)), count_confusions(len(classes))
+        self.save_hyperparameters({"model": describe(model.encoder), "classes": list(classes), "task": dict(task)})
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the cross-entropy over the labelled pixels of one batch."""
+        return self.log_training(self._loss(self.model(standardize(batch.images, self.mean, self.std)), batch.labels))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count pixels of the validation split, on which the best epoch is chosen."""
+        logits = self(batch.images)
+        self.val_confusion.update(logits, batch.labels)
+        self.val_loss.update(self._loss(logits, batch.labels), weight=(batch.labels != IGNORE).sum())
+        self.log("val_loss", self.val_loss)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean IoU and the pixel accuracy, over the pixels of all images and processes."""
+        scores = measure_segmentation(self.val_confusion.compute())
+        self.log_dict({"val_miou": scores.mean_iou, "val_pixel_accuracy": scores.pixel_accuracy}, rank_zero_only=False)
+        self.val_confusion.reset()
+
+    def on_test_start(self) -> None:
+        """Forget what was counted before."""
+        self.confusion.reset()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count pixels of the split that is scored."""
+        self.confusion.update(self(batch.images), batch.labels)
+
+    def on_test_epoch_end(self) -> None:
+        """Join the counts of all processes: ``scored`` (K, K), rows true, columns predicted."""
+        self.scored = self.confusion.compute().cpu()
+
+    @staticmethod
+    def _loss(logits: Tensor, masks: Tensor) -> Tensor:
+        labelled = (masks != IGNORE).sum().clamp(min=1)  # a crop may hold no labelled pixel
+        return F.cross_entropy(logits.float(), masks.long(), ignore_index=IGNORE, reduction="sum") / labelled
