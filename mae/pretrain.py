@@ -19,7 +19,7 @@ from mae.defaults import choose_images_and_model, choose_loading, choose_pretrai
 from mae.evaluation.features import raw_pixels
 from mae.evaluation.knn_probe import KnnProbe
 from mae.evaluation.verdict import pretraining_verdicts
-from mae.masking.samplers import create_sampler
+from mae.masking.samplers import SAMPLERS, create_sampler
 from mae.models.autoencoder import create_autoencoder
 from mae.models.encoder import Encoder
 from mae.models.masked_model import MaskedModel
@@ -54,7 +54,7 @@ def build_model(config: Config) -> MaskedModel:
         )
     if objective["name"] not in OBJECTIVES:
         raise ValueError(f"objective.name={objective['name']!r} is unknown: choose one of {', '.join(OBJECTIVES)}")
-    if masking["name"] != OBJECTIVES[objective["name"]]:
+    if masking["name"] in SAMPLERS and masking["name"] != OBJECTIVES[objective["name"]]:
         raise ValueError(
             f"masking={masking['name']} does not fit objective={objective['name']}: it takes "
             f"masking={OBJECTIVES[objective['name']]}, so leave masking out"

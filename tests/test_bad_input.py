@@ -129,13 +129,19 @@ def test_an_image_size_that_the_patch_does_not_divide(refused: Refuse, size: str
 
 
 @pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "resnet18", "convnext_tiny"])
-@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
-def test_a_timm_model_that_is_no_vit(refused: Refuse, stage: str, name: str) -> None:
+def test_a_timm_model_that_is_no_vit(refused: Refuse, name: str) -> None:
     sizes = ("model.width=null", "model.depth=null", "model.heads=null", "model.patch_size=null")
-    message = refused(stage, f"model.name={name}", *sizes, *SCRATCH[stage])
+    message = refused("pretrain", f"model.name={name}", *sizes)
     assert f"model.name={name!r}" in message
     assert "not a VisionTransformer" in message
     assert "choose a ViT such as vit_" in message
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "mixer_s16_224", "beit_base_patch16_224"])
+def test_a_timm_model_that_is_neither_a_vit_nor_convolutional(refused: Refuse, name: str) -> None:
+    message = refused("finetune", f"model.name={name}", *SCRATCH["finetune"])
+    assert f"{name}" in message
+    assert "choose one such as resnet50 or convnext_tiny, or a ViT" in message
 
 
 def test_a_model_that_timm_does_not_know(refused: Refuse) -> None:

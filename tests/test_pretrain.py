@@ -227,7 +227,7 @@ def test_every_batch_of_every_epoch_and_rank_has_masks_of_its_own(
             drawn.append(plan.mask[:8].numpy().tobytes())
             return plan
 
-        spy.ratio = sampler.ratio
+        spy.plan = sampler.plan  # type: ignore[attr-defined]
         prepared.module.sampler = spy
         monkeypatch.setattr(type(prepared.module), "global_rank", rank)
         prepared.run()

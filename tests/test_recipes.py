@@ -26,13 +26,14 @@ from mae.defaults import (
     choose_pretraining,
 )
 from mae.optim.schedule import scaled_lr
+from mae.second_stage.segmentation import choose_segmentation
 from tests.data.drawing import write_image
 from tests.training.runs import ENCODER, job
 
 PATHS = {path.stem: path for path in sorted(config_folder().glob("experiment/*.yaml"))}
 COMMAND = re.compile(r"^python train_(pretrain|finetune)\.py (\S+(?: \S+)*)")
 SIZES = ("base", "large", "huge")
-PUBLISHED = [name for name in PATHS if name.startswith(("mae_", "cifar10")) and name != "cifar10_small"]
+PUBLISHED = [name for name in PATHS if name.startswith("mae_")] + ["cifar10", "cifar10_finetune"]
 
 
 def header(name: str) -> list[str]:
@@ -76,6 +77,8 @@ def test_the_recipes_that_are_promised_are_there() -> None:
     wanted = {f"mae_{size}_{what}" for size in SIZES for what in ("800", "1600", "linear", "finetune")}
     wanted |= {"mae_large_partial", "digits", "digits_probe", "fashion_mnist", "fashion_mnist_finetune"}
     wanted |= {"cifar10", "cifar10_finetune", "cifar10_small"}
+    wanted |= {"fashion_mnist_vit_d2l", "cifar10_vit_labml", "cifar10_patch_prediction", "cifar10_vt_resnet18"}
+    wanted |= {"camvid_vt_fpn", "camvid_mae"}
     assert set(PATHS) == wanted
 
 
@@ -310,8 +313,11 @@ def test_no_default_is_left_to_choose_in_the_second_stage(name: str) -> None:
             chooser.fill(f"data.{key}", value, "the checkpoint's")
         chooser.choices.clear()
         choose_loading(chooser, look, machine, devices=1)
-        choose_finetuning(chooser, look.count, machine)
-        choose_baselines(chooser, look.count, machine)
+        if chooser.get("task.name") == "segmentation":
+            choose_segmentation(chooser, look.count, machine, 1, pretrained=True)
+        else:
+            choose_finetuning(chooser, look.count, machine)
+            choose_baselines(chooser, look.count, machine)
         assert {choice.key for choice in chooser.choices} <= OPEN
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from mae.checkpoints.load import load_encoder, read_pickle
+from mae.report.results_table import write_results_tables
 from tests.report.test_page import assert_self_contained
 from tests.training.runs import QUIET, job, names, shared_pretraining
 
@@ -201,3 +202,15 @@ def test_images_with_masks_are_pretrained_on_as_images(tmp_path: Path, shapes: P
     results = job("pretrain", tmp_path / "run", "data=segmentation_folder", f"data.root={shapes}", "epochs=1").run()
     assert results["val_loss"] > 0
     assert "knn_top1" not in results
+
+
+def test_runs_stand_in_the_table_by_their_mean_iou(
+    run: tuple[Path, dict[str, Any], torch.Tensor], tmp_path: Path
+) -> None:
+    folder, results, _ = run
+    ((table,), warnings) = write_results_tables([folder], tmp_path)
+    assert warnings == []
+    text = (tmp_path / "table.md").read_text()
+    assert "segmentation, mean IoU" in text and f"{100 * results['test_miou']:.1f}%" in text
+    assert f"{100 * results['random_miou']:.1f}%" in text
+    assert "7 test images" in table.title

@@ -116,7 +116,7 @@ def feature_stages(
         stages = timm.create_model(known_model(name), **fixed, **(options or {}))
     except (TypeError, AssertionError, RuntimeError) as error:
         raise ValueError(f"timm cannot build {name} as stages of feature maps with these options: {error}") from error
-    # Only attention and MLPs over patches need this class; some other networks put channels last, where no convolution takes them.
+    # Networks of one scale need this class, ViTs and MLPs among them; others, such as Swin, put channels last.
     if isinstance(stages, FeatureGetterNet) or getattr(stages, "output_fmt", "NCHW") != "NCHW":
         raise ValueError(
             f"model.name={name!r} is no convolutional network whose stages give maps (B, C, h, w): choose one such as resnet50 "

@@ -114,5 +114,5 @@ NECKS: dict[str, type[FPN | VTFPN | SimplePyramid]] = {"fpn": FPN, "vt_fpn": VTF
 
 
 def group_norm(width: int) -> nn.GroupNorm:
-    """Return a GroupNorm of 32 groups, or of as many as divide the width."""
-    return nn.GroupNorm(math.gcd(32, width), width)
+    """Return a GroupNorm of 32 groups, or of fewer where the width is small, so that each has four channels at least."""
+    return nn.GroupNorm(min(math.gcd(32, width), max(1, width // 4)), width)

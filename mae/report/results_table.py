@@ -178,8 +178,10 @@ def _lines(config: dict[str, Any], results: dict[str, Any], split: str, weights:
         settings.pop(key, None)
     labels, seed = "" if results["stage"] == "evaluate" else _labels(config), config["seed"]
     if results["stage"] != "features":
-        line = Line(results["protocol"], weights, labels, settings, {seed: results[f"{split}_top1"]})
-        line.random |= {seed: results["random_top1"]} if "random_top1" in results else {}
+        segmentation = results.get("task") == "segmentation"
+        name, score = ("segmentation, mean IoU", "miou") if segmentation else (results["protocol"], "top1")
+        line = Line(name, weights, labels, settings, {seed: results[f"{split}_{score}"]})
+        line.random |= {seed: results[f"random_{score}"]} if f"random_{score}" in results else {}
         line.pixels |= {seed: results["pixels_top1"]} if "pixels_top1" in results else {}
         return [line]
     knn = Line("kNN", weights, labels, settings, {seed: results["knn_top1"]})
@@ -229,6 +231,6 @@ def _table(measured: Measured, lines: Sequence[Line]) -> Table:
         str(measured),
         [HEAD[number] for number in used],
         [Row([row[number] for number in used]) for row in rows],
-        "Top-1 accuracy; mean and 95% interval over the runs (seeds, or draws of the labels).",
+        "Top-1 accuracy, or mean IoU; mean and 95% interval over the runs (seeds, or draws of the labels).",
         names=len([number for number in used if number < 4]),
     )
