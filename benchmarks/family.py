@@ -5,6 +5,7 @@
 Parameters in millions, multiply-adds in billions, of one image. What is said of them:
     ResNets             by the installed torchvision, of its weights of the same network
     VT-ResNets, VT-FPN  by Wu et al. 2020, arXiv 2006.03677, in their tables; of the necks, no parameters
+    labml's, d2l.ai's   their code, of parameters
     ViTs over a CNN     by timm, in results/benchmark-infer-amp-nchw-pt113-cu117-rtx3090.csv of its repository
 """
 
@@ -20,10 +21,13 @@ from rich.table import Table
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
+from mae.assembly import compose
 from mae.models.classifier import Classifier
 from mae.models.convnet import ConvNet, feature_stages, map_grids
 from mae.models.cost import multiply_adds, parameters
+from mae.models.encoder import Encoder
 from mae.models.heads import LinearHead
+from mae.models.protocols import create_classifier
 from mae.models.pyramids import FPN, VTFPN
 from mae.models.vt_resnet import VTResNet
 
@@ -72,6 +76,23 @@ def hybrids() -> Iterator[Row]:
     yield Row("vit_base_r50_s16_224", timm.create_model("vit_base_r50_s16_224"), images())
 
 
+def vits() -> Iterator[Row]:
+    # Of their source code, with a table of as many positions as there are tokens.
+    for name, side, channels, said in (
+        ("cifar10_vit_labml", 32, 3, 20.045322),
+        ("fashion_mnist_vit_d2l", 96, 1, 6.457866),
+    ):
+        config = compose("finetune", [f"experiment={name}"])
+        encoder = Encoder(image_size=side, in_channels=channels, **config["model"])
+        model = create_classifier(encoder, 10, config["protocol"])
+        yield Row(
+            f"{name.removeprefix('cifar10_').removeprefix('fashion_mnist_')}, {side} px",
+            model,
+            images(side, side, channels),
+            said,
+        )
+
+
 def pyramids() -> Iterator[Row]:
     stages = feature_stages("resnet50", 3, 4)
     widths = stages.feature_info.channels()
@@ -85,13 +106,14 @@ def pyramids() -> Iterator[Row]:
 
 def main() -> None:
     table = Table(
-        title=f"Millions of parameters, billions of multiply-adds, counted and said: {SIDE}x{SIDE} pixels, {CLASSES} classes",
-        caption="ResNets: torchvision. VT-ResNets, FPNs (the neck alone, of a ResNet-50): arXiv 2006.03677. ViTs: timm's tables",
+        title="Millions of parameters, billions of multiply-adds, counted and said",
+        caption=f"{SIDE}x{SIDE} pixels, {CLASSES} classes (labml, d2l.ai: 10). ResNets: torchvision. VT-ResNets, FPNs (the neck "
+        f"alone, of a ResNet-50): arXiv 2006.03677. ViTs over a CNN: timm's tables",
     )
     for head in ("", "params", "said", "ratio", "mult-adds", "said", "ratio"):
         table.add_column(head, justify="right" if head else "left", no_wrap=True)
     with torch.device("meta"):
-        for family in (resnets, vt_resnets, hybrids, pyramids):
+        for family in (resnets, vt_resnets, hybrids, vits, pyramids):
             for row in family():
                 weights = parameters(row.module) / 1e6
                 operations = multiply_adds(row.module, row.inputs) / 1e9

@@ -67,7 +67,9 @@ def groups() -> list[tuple[str, str]]:
     return [(path.parent.name, path.stem) for path in sorted(config_folder().glob("*/*.yaml"))]
 
 
-@pytest.mark.parametrize(("group", "option"), [case for case in groups() if case[0] not in ("protocol", "task", "experiment")])
+@pytest.mark.parametrize(
+    ("group", "option"), [case for case in groups() if case[0] not in ("protocol", "task", "experiment")]
+)
 def test_every_recipe_composes_with_pretraining(group: str, option: str) -> None:
     assert compose("pretrain", [f"{group}={option}"])
 

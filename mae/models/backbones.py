@@ -43,7 +43,8 @@ def create_backbone(
     kind = backbone_class(name)
     known = inspect.signature(kind).parameters
     # The config group `model` has the keys of a ViT, empty, and fixed positions, which only a ViT has.
-    strange = [key for key, value in options.items() if key not in known and value is not None and key != "positions"]
+    options = {key: value for key, value in options.items() if value is not None}
+    strange = [key for key in options if key not in known and key != "positions"]
     if strange:
         raise ValueError(f"model.{strange[0]}={options[strange[0]]} means nothing to {name}: leave it out")
     chosen = {key: value for key, value in options.items() if key in known}

@@ -45,7 +45,7 @@ class VTFPN(nn.Module):
         out: Channels of each map that comes out.
 
     Raises:
-        ValueError: More tokens are asked for than a map has pixels.
+        ValueError: More tokens are asked for than a map has pixels, or C_T is no multiple of 4.
     """
 
     def __init__(

@@ -1,6 +1,8 @@
 """Visual Transformers: a few tokens that stand for concepts in place of pixels (Wu et al. 2020, arXiv 2006.03677).
 
-X (B, HW, C) are features, T (B, L, C_T) visual tokens. No layer here has a bias, a norm or positions.
+X (B, HW, C) are features, T (B, L, C_T) visual tokens. No layer here has a bias, a norm or positions. Weights start as torch has
+them, of deviation 1/sqrt(3 fan-in), so that softmax starts near even. Larger ones let tokens grow from module to module, since
+nothing normalises them, and SGD diverges sooner.
 """
 
 from __future__ import annotations
@@ -68,10 +70,17 @@ class TokenTransformer(nn.Module):
 
     Args:
         token_width: C_T.
+
+    Raises:
+        ValueError: It is no multiple of 4.
     """
 
     def __init__(self, token_width: int) -> None:
         super().__init__()
+        if token_width % 4 or token_width < 4:
+            raise ValueError(
+                f"token_width={token_width} is not divisible by 4, which keys are narrower by: choose 1024"
+            )
         self.key = nn.Linear(token_width, token_width // 4, bias=False)
         self.query = nn.Linear(token_width, token_width // 4, bias=False)
         self.hidden = nn.Linear(token_width, token_width // 2, bias=False)
@@ -86,7 +95,7 @@ class TokenTransformer(nn.Module):
 class Projector(nn.Module):
     """Each pixel takes from the tokens what it needs: X + softmax over L of ((X W_Q)(T W_K)^T) T W_V.
 
-    W_V is there where C and C_T differ. W_Q is a convolution of 16 groups, since it alone meets every pixel.
+    W_V is there where C and C_T differ. W_Q is a convolution of 16 groups, or it would cost most of all: it meets every pixel.
 
     Args:
         width: C.

@@ -154,6 +154,11 @@ def test_every_parameter_learns(features: torch.Tensor) -> None:
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
+def test_a_width_that_keys_cannot_be_a_quarter_of_is_refused() -> None:
+    with pytest.raises(ValueError, match="token_width=30 is not divisible by 4"):
+        TokenTransformer(30)
+
+
 @pytest.mark.parametrize("tokens", [7, 0])
 def test_no_more_tokens_than_pixels(tokens: int) -> None:
     check_tokens("model.tokens", 6, (2, 3), "larger images")
