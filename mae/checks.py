@@ -27,6 +27,10 @@ RULES: dict[str, tuple[tuple[type, ...], float | None]] = {
     "labels_per_class": ((int,), 1),
     "label_fraction": (NUMBER, 0),
     "masking.ratio": (NUMBER, None),
+    "masking.masked": (NUMBER, 0),
+    "masking.swapped": (NUMBER, 0),
+    "model.position_std": (NUMBER, 0),
+    "model.token_std": (NUMBER, 0),
     "optim.base_lr": (NUMBER, 0),
     "optim.weight_decay": (NUMBER, 0),
     "optim.momentum": (NUMBER, 0),
@@ -99,7 +103,17 @@ NEVER_CHOSEN = (
     "optim.momentum",
     "optim.betas",
     "optim.final_lr",
+    "optim.schedule",
+    "optim.step_epochs",
     "protocol.head_std",
+    "task.neck_width",
+    "task.width",
+    "task.tokens",
+    "task.token_width",
+    "model.tokens",
+    "model.token_width",
+    "masking.masked",
+    "masking.swapped",
     "protocol.draws",
 )
 """Values that nothing chooses, so that they cannot be null."""
@@ -155,6 +169,8 @@ def check_values(config: Config) -> None:
     wrong += [f"{key}=null is not a value, and nothing chooses one" for key in NEVER_CHOSEN if flat.get(key, 0) is None]
     if flat.get("protocol.pool") not in (None, "mean", "token"):
         wrong.append(f"protocol.pool={flat['protocol.pool']} is neither mean nor token")
+    if flat.get("task.name", "classification") not in ("classification", "segmentation"):
+        wrong.append(f"task.name={flat['task.name']} is neither classification nor segmentation")
     if flat.get("protocol.head") not in (None, "linear", "mlp"):
         wrong.append(f"protocol.head={flat['protocol.head']} is neither linear nor mlp")
     if flat.get("optim.schedule") not in (None, "cosine", "steps"):

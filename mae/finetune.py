@@ -17,6 +17,7 @@ from mae.checks import Config
 from mae.data.sources import Splits
 from mae.defaults import choose_baselines, choose_finetuning
 from mae.endings import Job
+from mae.models.backbone import Backbone
 from mae.models.protocols import PROBES, PROTOCOLS
 from mae.run_folder import RunFolder
 from mae.second_stage.baselines import baseline_config, baseline_table, classify_pixels, earlier_results
@@ -51,7 +52,8 @@ def prepare(config: Config, overrides: Sequence[str] = ()) -> Job:
         )
     if config["evaluate_only"]:
         return prepare_evaluation(config, overrides)
-    if config["task"]["name"] == "segmentation":
+    asked = stored if config["resume"] and stored else config  # run_dir and resume=true say all
+    if asked.get("task", {}).get("name") == "segmentation":
         return prepare_segmentation(config, overrides)
     if _trains_nothing(config):
         return prepare_features(config, overrides)
@@ -69,9 +71,9 @@ def prepare_training(config: Config, overrides: Sequence[str] = ()) -> Finetunin
     setting = open_setting(config, "finetune", overrides)
     config, protocol = setting.config, setting.config["protocol"]
     if protocol["name"] not in PROTOCOLS:
-        raise ValueError(
-            f"protocol.name={protocol['name']!r} is unknown: choose one of {', '.join((*PROTOCOLS, 'features'))}"
-        )
+        known = f"choose one of {', '.join((*PROTOCOLS, 'features'))}"
+        hint = "it belongs to task=segmentation" if protocol["name"] == "dense" else known
+        raise ValueError(f"protocol.name={protocol['name']!r} is unknown: {hint}")
     checkpoint = open_checkpoint(config)
     splits, look = open_labelled(setting, checkpoint)
     classes = splits.train.classes
@@ -83,6 +85,7 @@ def prepare_training(config: Config, overrides: Sequence[str] = ()) -> Finetunin
     encoder, report = build_encoder(config, checkpoint)
     if config["trainer"]["grad_checkpointing"]:
         encoder.set_grad_checkpointing()
+    check_batch_norm(setting, encoder)
     model = build_classifier(config, protocol, encoder, len(classes))
     data = build_data(setting, splits, encoder)
     optimization = build_optimization(setting, encoder, data.steps_per_epoch, protocol.get("layer_decay", 1.0))
@@ -140,6 +143,16 @@ def check_batches(setting: Setting, count: int) -> None:
         raise ValueError(
             f"batch_size={size} gives a device {micro} images at a time, and {mixed[0]} mixes pairs: "
             f"choose batch_size={even}, or {mixed[0].partition('=')[0]}=0"
+        )
+
+
+def check_batch_norm(setting: Setting, encoder: Backbone) -> None:
+    """Raise a ValueError where an encoder that learns would normalise a batch of one image."""
+    learns = setting.config["protocol"]["name"] not in PROBES
+    if learns and setting.micro_batch < 2 and any(isinstance(part, nn.BatchNorm2d) for part in encoder.modules()):
+        raise ValueError(
+            f"batch_size={setting.config['batch_size']} gives a device one image, and the BatchNorm of {encoder.config['name']} "
+            f"needs two or more"
         )
 
 

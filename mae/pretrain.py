@@ -24,7 +24,6 @@ from mae.models.autoencoder import create_autoencoder
 from mae.models.encoder import Encoder
 from mae.models.masked_model import MaskedModel
 from mae.models.patch_prediction import MaskedPatchPredictor
-from mae.models.vt_resnet import VT_RESNETS
 from mae.report.pictures import save_reconstructions
 from mae.stage import Setting, Stage, build_data, build_optimization, image_size, open_setting
 from mae.training.alarms import Alarms
@@ -47,10 +46,10 @@ def build_model(config: Config) -> MaskedModel:
     decoder, objective, masking = config["decoder"], config["objective"], config["masking"]
     images = {"image_size": image_size(config), "in_channels": config["data"]["channels"]}
     name = config["model"]["name"]
-    if name in VT_RESNETS:
+    if "stem" in config["model"]:  # a preset of a network that is no ViT
         raise ValueError(
             f"model.name={name!r} is not a VisionTransformer, whose patches can be hidden: choose one such as "
-            f"vit_small_patch16_224; train_finetune.py checkpoint=null trains a VT-ResNet, with labels"
+            f"vit_small_patch16_224; train_finetune.py checkpoint=null trains others, with labels"
         )
     if objective["name"] not in OBJECTIVES:
         raise ValueError(f"objective.name={objective['name']!r} is unknown: choose one of {', '.join(OBJECTIVES)}")

@@ -167,7 +167,7 @@ def build_optimization(
         total_steps=steps_per_epoch * config["epochs"],
         final_lr=options["final_lr"],
         schedule=options.get("schedule", "cosine"),  # runs of earlier versions knew no other
-        fall_every=round(options.get("step_epochs", 0) * steps_per_epoch),
+        fall_every=max(1, round(options.get("step_epochs", 0) * steps_per_epoch)),
         # Lightning refuses to clip the gradients of a fused optimizer under mixed precision.
         fused=options["clip_norm"] is None,
     )

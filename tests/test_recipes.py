@@ -455,3 +455,9 @@ def test_a_checkpoint_of_another_size_is_refused(tmp_path: Path, photographs: Pa
     given = ("experiment=mae_base_linear", f"checkpoint={tmp_path / 'released.pth'}", f"data.root={photographs}")
     with pytest.raises(ValueError, match=r"model\.width=768 does not fit the checkpoint .* has 64"):
         job("finetune", tmp_path / "run", *given)
+
+
+def test_nothing_is_left_to_fill_in() -> None:
+    repository = Path(__file__).parent.parent
+    for path in [*repository.glob("conf/**/*.yaml"), *repository.glob("docs/*.md"), repository / "README.md"]:
+        assert not re.search(r"TBD|@[A-Z0-9]+@", path.read_text(encoding="utf-8")), path

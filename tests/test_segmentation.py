@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
+from mae import finetune
+from mae.assembly import compose
 from mae.checkpoints.load import load_encoder, read_pickle
 from mae.report.results_table import write_results_tables
 from tests.report.test_page import assert_self_contained
@@ -141,7 +143,7 @@ def test_convolutional_networks_are_segmented_and_resumed(tmp_path: Path, shapes
     sizes = ("checkpoint=null", "model.name=resnet10t", "data.image_size=32", "task.tokens=1", "task.token_width=32")
     given = (*sizes, f"task.neck={neck}", "batch_size=8", "epochs=2", "protocol.layer_decay=1")
     first = segment(tmp_path / "run", shapes, *given).run()
-    again = segment(tmp_path / "run", shapes, *given, "resume=true").run()
+    again = finetune.prepare(compose("finetune", [f"run_dir={tmp_path / 'run'}", "resume=true", *QUIET])).run()
 
     assert again["test_miou"] == first["test_miou"]
     assert "random_miou" not in first
@@ -179,6 +181,8 @@ def test_a_run_repeats_itself(tmp_path: Path, tmp_path_factory: pytest.TempPathF
         (("model=vt_resnet18", "data.image_size=224"), "has no feature maps to segment"),
         (("data=digits",), "segmentation needs masks, and these data have none: data=segmentation_folder reads them"),
         (("data.classes=2",), "holds the id 2, and there are 2 classes"),
+        (("task.tokens=null",), r"task\.tokens=null is not a value"),
+        (("task.name=detection",), r"task\.name=detection is neither classification nor segmentation"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_work_starts(
@@ -214,3 +218,19 @@ def test_runs_stand_in_the_table_by_their_mean_iou(
     assert "segmentation, mean IoU" in text and f"{100 * results['test_miou']:.1f}%" in text
     assert f"{100 * results['random_miou']:.1f}%" in text
     assert "7 test images" in table.title
+
+
+def test_masks_without_the_task_and_the_protocol_without_it_say_so(tmp_path: Path, shapes: Path) -> None:
+    given = ("checkpoint=null", "data=segmentation_folder", f"data.root={shapes}")
+    with pytest.raises(ValueError, match="task=segmentation learns from masks"):
+        job("finetune", tmp_path / "run", *given)
+    with pytest.raises(ValueError, match=r"protocol\.name='dense' is unknown: it belongs to task=segmentation"):
+        job("finetune", tmp_path / "run", "checkpoint=null", "protocol=dense")
+
+
+def test_masks_of_a_split_without_any_label_are_refused(tmp_path: Path) -> None:
+    root = write_pairs(write_pairs(tmp_path / "data", 4, "train"), 2, "val", 10)
+    for path in (root / "valannot").iterdir():
+        Image.fromarray(np.full((24, 24), 255, np.uint8)).save(path)
+    with pytest.raises(ValueError, match="no pixel of the val masks looked at has a label"):
+        segment(tmp_path / "run", root, "checkpoint=null")

@@ -23,7 +23,8 @@ class Checkpoint:
     Attributes:
         source: The path, for messages.
         kind: What it is, in words.
-        config: ``encoder``, and where there is one ``decoder`` and ``normalize_pixels``: what create_autoencoder takes.
+        config: ``encoder``, and where there is one ``decoder`` and ``normalize_pixels``: what create_autoencoder takes; or the
+            ``objective``, where it was another.
         state: ``encoder.vit.*`` and ``decoder.*`` tensors.
         ignored: Keys of the file that belong to neither, each known by name.
     """

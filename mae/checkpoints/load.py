@@ -86,6 +86,11 @@ def load_encoder(path: str | Path, *, image_size: int | tuple[int, int] | None =
 
 def autoencoder_from(checkpoint: Checkpoint) -> tuple[MaskedAutoencoder, LoadReport]:
     """Build the autoencoder that a checkpoint describes, with its weights."""
+    if "objective" in checkpoint.config:
+        raise ValueError(
+            f"{checkpoint.source} was trained by {checkpoint.config['objective']['name']}, which has no decoder: mae.load_encoder "
+            f"reads its encoder"
+        )
     if not checkpoint.has_decoder:
         raise ValueError(
             f"{checkpoint.source} holds an encoder alone, and reconstruction needs the decoder: "

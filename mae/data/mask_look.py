@@ -77,8 +77,8 @@ def open_masks(splits: Splits) -> tuple[Splits, MaskLook]:
         whole=splits.whole and _with_classes(splits.whole, classes),
     )
     for name, source in known.own.items():
-        if name != "train":
-            _count(source, name)
+        if name != "train" and not _count(source, name)[0][:IGNORE].any():
+            raise ValueError(f"no pixel of the {name} masks looked at has a label: nothing could be scored on them")
     return known, MaskLook(classes, counts[: len(classes)], int(counts[IGNORE]), looked)
 
 

@@ -1,4 +1,4 @@
-"""Backbones by name: a ViT, a VT-ResNet, or any convolutional network of timm."""
+"""Backbones by name: a ViT, a VT-ResNet, or most convolutional networks of timm."""
 
 from __future__ import annotations
 

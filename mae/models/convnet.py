@@ -20,7 +20,7 @@ LEVELS = 4
 
 
 class ConvNet(Backbone):
-    """Any convolutional network of timm: the pixels of its last feature map are its tokens.
+    """Most convolutional networks of timm: the pixels of its last feature map are its tokens.
 
     The mean over these is global average pooling. ``maps`` gives the last four stages.
 
@@ -114,7 +114,11 @@ def feature_stages(
         raise ValueError(f"model.options.{clash[0]} is set by the network itself: leave it out of the options")
     try:
         stages = timm.create_model(known_model(name), **fixed, **(options or {}))
-    except (TypeError, AssertionError, RuntimeError) as error:
+    except (TypeError, AssertionError, RuntimeError, LookupError, AttributeError) as error:
+        if "drop_path_rate" in str(error):
+            raise ValueError(
+                f"model.name={name!r} has no stochastic depth: protocol.drop_path=0 leaves it out"
+            ) from error
         raise ValueError(f"timm cannot build {name} as stages of feature maps with these options: {error}") from error
     # Networks of one scale need this class, ViTs and MLPs among them; others, such as Swin, put channels last.
     if isinstance(stages, FeatureGetterNet) or getattr(stages, "output_fmt", "NCHW") != "NCHW":

@@ -106,15 +106,15 @@ class Encoder(Backbone):
             "drop_path_rate": drop_path,
             **chosen,
         }
-        clash = sorted(fixed.keys() & (options or {}).keys())
-        if clash:
-            raise ValueError(f"model.options.{clash[0]} is set by the encoder itself: leave it out of the options")
         if init == "torch":
             fixed["weight_init"] = "skip"
         if not attention_bias:
             fixed["qkv_bias"] = False
         if cnn is not None:
             fixed |= {"embed_layer": cnn_embedding(cnn, in_channels), "patch_size": 1}
+        clash = sorted(fixed.keys() & (options or {}).keys())
+        if clash:
+            raise ValueError(f"model.options.{clash[0]} is set by the encoder itself: leave it out of the options")
         self.vit = create_vit(name, **fixed, **(options or {}))
         if self.hybrid:
             self.patch_size = hybrid_patch_size(name, self.vit, self.image_size)
@@ -234,7 +234,8 @@ class Encoder(Backbone):
 
     def set_grad_checkpointing(self) -> None:
         """Compute blocks again on the way back, which takes less memory."""
-        self.vit.set_grad_checkpointing()
+        # Not timm's method, which would run a hybrid's CNN twice too, and with it the statistics of its BatchNorm.
+        self.vit.grad_checkpointing = True
 
     @property
     def has_class_token(self) -> bool:

@@ -47,7 +47,7 @@ def hybrid_patch_size(name: str, vit: VisionTransformer, image_size: tuple[int, 
     if grid == (1, 1):
         raise ValueError(
             f"data.image_size={height}x{width} leaves {name} one token, and attention nothing to attend to: its CNN reduces the "
-            f"image {P} times; choose larger images, or model=hybrid_32, made for 32 pixels"
+            f"image {P} times or more; choose larger images, or model=hybrid_32, made for 32 pixels"
         )
     # CNNs halve an image again and again, and round up where it cannot be halved: tokens of 25 pixels have a stride of 32.
     if (height, width) != (P * grid[0], P * grid[1]) or P & (P - 1):

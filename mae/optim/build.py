@@ -81,6 +81,8 @@ def create_schedule(
     """
     if name == "cosine":
         return LambdaLR(optimizer, warmup_cosine(warmup_steps, total_steps, final))
-    if name == "steps" and every:
+    if name == "steps":
+        if not every:
+            raise ValueError("optim.schedule=steps needs optim.step_epochs, a step long or longer")
         return LambdaLR(optimizer, warmup_steps_down(warmup_steps, every))
     raise ValueError(f"optim.schedule={name!r} is unknown: choose one of {', '.join(SCHEDULES)}")

@@ -28,6 +28,9 @@ NOT_SETTINGS = (
     "data",
 )
 """Parts of a config that do not make another row; what is set in ``data`` is looked at by itself."""
+LATER = {"optim.schedule": "cosine", "optim.step_epochs": 30, "task.name": "classification"}
+LATER_TUNED = {"protocol.head": "linear", "protocol.hidden": None, "protocol.activation": "gelu"}
+"""What runs of earlier versions did, whose configs lack these keys."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,9 @@ def _measured(data: str, results: dict[str, Any], folder: Path) -> Measured:
 
 
 def _lines(config: dict[str, Any], results: dict[str, Any], split: str, weights: str) -> list[Line]:
-    settings = {key: value for key, value in leaves(config).items() if key.partition(".")[0] not in NOT_SETTINGS}
+    tuned = LATER_TUNED if config["protocol"]["name"] in ("finetune", "partial_finetune") else {}
+    given = {**LATER, **tuned, **leaves(config)}
+    settings = {key: value for key, value in given.items() if key.partition(".")[0] not in NOT_SETTINGS}
     settings |= {f"data.{key}": config["data"].get(key) for key in ("image_size", "channels")}
     for key in ("labels_per_class", "label_fraction"):
         settings.pop(key, None)

@@ -89,6 +89,10 @@ def labelled_splits(config: Config, run_dir: Path | None = None) -> Splits:
     refuse_stream(config["data"])
     splits = load_splits(config["data"], run_dir)
     source, train = config["data"]["source"], splits.train
+    if source == "segmentation_folder":
+        raise ValueError(
+            "data=segmentation_folder has masks, and labels of no whole image: task=segmentation learns from masks"
+        )
     if train.labels is None:
         raise ValueError(
             f"protocol={config['protocol']['name']} needs labels, and data={source} has none: data=image_folder reads them from "
@@ -130,7 +134,7 @@ def follow_checkpoint(chooser: Chooser, checkpoint: Checkpoint) -> None:
             chooser.fill(f"data.{key}", list(checkpoint.config[f"pixel_{key}"]), "the checkpoint's")
     given = {
         f"model.{key}": (chooser.get(f"model.{key}"), encoder.get(key))
-        for key in ("name", "patch_size", "width", "depth", "heads")
+        for key in ("name", "patch_size", "width", "depth", "heads", "stem", "tokens", "token_width", "cnn", "init")
     }
     given["data.channels"] = chooser.get("data.channels"), encoder["in_channels"]
     for key, (wanted, stored) in given.items():

@@ -166,7 +166,7 @@ class Segmentation(Stage):
             return {}
         write_classes(folder / "per_class.csv", scores, self.module.classes)
         draw(self.module, self.data, folder / "pictures" / "segmentations.png")
-        beside = beside_table(results, split, self.pretrained, trivial.pixel_accuracy)
+        beside = beside_table(results, split, self.pretrained, config["protocol"]["frozen"], trivial.pixel_accuracy)
         return self.finish(
             self.module.model.encoder,
             results,
@@ -216,7 +216,9 @@ def draw(module: SegmentationModule, data: ImageData, path: Path) -> None:
     )
 
 
-def beside_table(results: Mapping[str, Any], split: str, pretrained: bool, trivial_accuracy: float) -> Table:
+def beside_table(
+    results: Mapping[str, Any], split: str, pretrained: bool, frozen: bool, trivial_accuracy: float
+) -> Table:
     """Return the run's figures beside its baselines."""
 
     def row(name: str, miou: float, accuracy: float, *, ours: bool = False) -> Row:
@@ -225,7 +227,8 @@ def beside_table(results: Mapping[str, Any], split: str, pretrained: bool, trivi
     start = "pretrained" if pretrained else "from scratch"
     rows = [row(start, results[f"{split}_miou"], results[f"{split}_pixel_accuracy"], ours=True)]
     if "random_miou" in results:
-        rows.append(row("the same network, from scratch", results["random_miou"], results["random_pixel_accuracy"]))
+        other = "the same encoder, random weights" if frozen else "the same network, from scratch"
+        rows.append(row(other, results["random_miou"], results["random_pixel_accuracy"]))
     rows.append(row("always the commonest class", results[f"{split}_miou_commonest"], trivial_accuracy))
     note = f"On {results[f'{split}_images']:,} {split} images, at the size the model sees."
     return Table("Beside its baselines", ("segmentation", "mean IoU", "pixel accuracy"), rows, note)

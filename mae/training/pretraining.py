@@ -56,8 +56,11 @@ class PretrainingModule(L.LightningModule):
         self.register_buffer("std", torch.tensor(model.encoder.pixel_std).view(-1, 1, 1), persistent=False)
         # The same in every run, so that losses can be compared.
         self.validation_noise = sampler.noise(validation_images, model.grid, seeded_generator("cpu", VALIDATION))
-        # All buffers follow from the config: DDP need not send them at every step.
-        self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers()]
+        # Buffers follow from the config, so that DDP need not send them at every step; but for what a hybrid's BatchNorm counts.
+        counted = ("running_mean", "running_var", "num_batches_tracked")
+        self._ddp_params_and_buffers_to_ignore = [
+            name for name, _ in self.named_buffers() if not name.endswith(counted)
+        ]
         # Plain values only: the checkpoint must load with weights_only=True, and says how to build its model.
         self.save_hyperparameters({"model": describe(model), "seed": seed})
 

@@ -220,7 +220,6 @@ def test_weights_start_as_in_the_paper():
         ("swin_tiny_patch4_window7_224", "SwinTransformer, not a VisionTransformer"),
         ("resnet18", "ResNet, not a VisionTransformer"),
         ("beit_base_patch16_224", "Beit, not a VisionTransformer"),
-        ("vit_tiny_r_s16_p8_224", "HybridEmbed, whose receptive field looks into hidden patches"),
         ("deit_tiny_distilled_patch16_224", "places its tokens in its own way"),
         ("vit_tiny_patch16_225", "not a timm model: did you mean vit_tiny_patch16_224"),
         ("qqq", r"not a timm model: timm\.list_models\('vit\*'\) lists them"),
@@ -251,6 +250,10 @@ def test_blocks_that_hide_their_attention_are_refused_or_work():
         ({"options": {"pos_embed": "none"}}, "has no position table"),
         ({"options": {"nonsense": 1}}, "nonsense"),
         ({"options": {"global_pool": "avg"}}, "global_pool"),
+        (
+            {"attention_bias": False, "options": {"qkv_bias": True}},
+            r"model\.options\.qkv_bias is set by the encoder itself",
+        ),
     ],
 )
 def test_sizes_and_options_that_do_not_fit_are_refused(changes, says):
