@@ -79,6 +79,7 @@ def test_a_run_leaves_what_is_promised(run: tuple[Path, dict[str, Any], torch.Te
     html = (folder / "report.html").read_text(encoding="utf-8")
     assert_self_contained(html)
     assert "mean IoU" in html and "disc" in html
+    assert "<h2>Segmentations</h2>" in html
     assert (results["task"], results["labelled_images"], results["test_images"]) == ("segmentation", 24, 7)
     assert load_encoder(folder).width == 32
 

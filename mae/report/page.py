@@ -96,6 +96,7 @@ def write_run_report(
         tiles=tiles(results),
         tables=tables,
         pictures=run_pictures(folder, config),
+        pictures_title="Segmentations" if results.get("task") == "segmentation" else None,
         curves=[*figures, *run_curves(folder, results)],
         choices=[choice.split(": ", 1) for choice in choices],
         command=shlex.join(environment["command"]),
