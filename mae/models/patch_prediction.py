@@ -41,6 +41,7 @@ class MaskedPatchPredictor(MaskedModel):
         values = self.cells**2 * COLOURS if self.cells else encoder.patch_size**2 * encoder.in_channels
         self.mask_embedding = nn.Parameter(torch.zeros(encoder.width))
         self.predict = nn.Linear(encoder.width, values)
+        self._pixels: tuple[Tensor, Tensor] | None = None
         nn.init.normal_(self.mask_embedding, std=0.02)
         nn.init.trunc_normal_(self.predict.weight, std=0.01)  # logits start near 0, and the loss at ln 512
         nn.init.zeros_(self.predict.bias)
@@ -86,7 +87,10 @@ class MaskedPatchPredictor(MaskedModel):
         """Return (C, 1, 1) mean and deviation, which turn standardised pixels into colours in [0, 1]."""
         mean, std = self.encoder.pixel_mean, self.encoder.pixel_std
         assert mean is not None and std is not None, "pixels not measured"
-        return like.new_tensor(mean).view(-1, 1, 1), like.new_tensor(std).view(-1, 1, 1)
+        # Kept, since copying numbers to a GPU at each step would wait for it.
+        if self._pixels is None or self._pixels[0].device != like.device or self._pixels[0].dtype != like.dtype:
+            self._pixels = like.new_tensor(mean).view(-1, 1, 1), like.new_tensor(std).view(-1, 1, 1)
+        return self._pixels
 
 
 def check_target(encoder: Encoder, target: Any) -> None:

@@ -28,7 +28,8 @@ def colour_labels(patches: Tensor, cells: int = 1) -> Tensor:
         raise ValueError(f"patches of {values} values cannot be cut into {cells}x{cells} colours of three channels")
     parts = patches.reshape(B, N, cells, P // cells, cells, P // cells, 3)
     levels = (parts.mean(dim=(3, 5)) * LEVELS).floor().clamp(0, LEVELS - 1).long().flatten(2, 3)
-    return (levels * levels.new_tensor([LEVELS**2, LEVELS, 1])).sum(dim=-1)
+    red, green, blue = levels.unbind(-1)
+    return red * LEVELS**2 + green * LEVELS + blue
 
 
 def colour_patches(labels: Tensor, patch_size: int) -> Tensor:

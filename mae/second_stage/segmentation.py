@@ -23,6 +23,7 @@ from mae.defaults import Chooser, Machine, choose_images_and_model, choose_loadi
 from mae.evaluation.segmentation import SegmentationScores, commonest, measure_segmentation
 from mae.masking.samplers import derive_seed
 from mae.models.backbone import Backbone
+from mae.models.cost import parameters
 from mae.models.protocols import create_segmenter
 from mae.models.segmenter import Segmenter
 from mae.report.segmentation import iou_table, save_segmentations
@@ -159,7 +160,7 @@ class Segmentation(Stage):
             f"{split}_images": len(source),
             "epochs": config["epochs"],
             "labelled_images": len(self.data.splits.train),
-            "parameters": sum(parameter.numel() for parameter in self.module.model.parameters()),
+            "parameters": parameters(self.module.model),
         }
         results |= self.run_baseline(split)
         if not self.trainer.is_global_zero:
