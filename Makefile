@@ -40,7 +40,7 @@ test-oldest:     ## the fast tests on the oldest torch that is supported
 test-wheel: setup ## build the wheel and pretrain from it, outside the clone
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
 	rm -rf build/site && $(BIN)/python -m pip install --quiet --no-deps --target build/site build/wheel/mae-*.whl
-	cd build/site && PYTHONPATH=. ../../$(BIN)/python -m mae.cli pretrain epochs=1 run_dir=../wheel-run-$$$$
+	cd build/site && PYTHONPATH=. ../../$(BIN)/python -m mae.cli.app pretrain epochs=1 run_dir=../wheel-run-$$$$
 
 lint: setup      ## ruff and mypy alone
 	$(BIN)/ruff check .

@@ -5,9 +5,9 @@ python train_finetune.py checkpoint=RUN protocol=finetune labels_per_class=5
 python train_finetune.py -m checkpoint=RUN,null seed=0,1,2                  one table of all of them
 """
 
-from mae.assembly import script
-from mae.cli import write_tables
-from mae.finetune import prepare
+from mae.cli.app import write_tables
+from mae.config.composing import script
+from mae.downstream.finetune import prepare
 
 main = script("finetune", prepare, after_sweep=write_tables)
 

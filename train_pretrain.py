@@ -4,8 +4,8 @@ python train_pretrain.py                                 the digits that scikit-
 python train_pretrain.py data=folder data.root=DIR       a folder of images, no labels needed
 """
 
-from mae.assembly import script
-from mae.pretrain import prepare
+from mae.config.composing import script
+from mae.run.pretraining import prepare
 
 main = script("pretrain", prepare)
 

@@ -21,15 +21,15 @@ from rich.table import Table
 from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
-from mae.assembly import compose
+from mae.config.composing import compose
+from mae.models.backbones.convnet import ConvNet, feature_stages, map_grids
+from mae.models.backbones.encoder import Encoder
+from mae.models.backbones.vt_resnet import VTResNet
 from mae.models.classifier import Classifier
-from mae.models.convnet import ConvNet, feature_stages, map_grids
 from mae.models.cost import multiply_adds, parameters
-from mae.models.encoder import Encoder
 from mae.models.heads import LinearHead
+from mae.models.layers.pyramids import FPN, VTFPN
 from mae.models.protocols import create_classifier
-from mae.models.pyramids import FPN, VTFPN
-from mae.models.vt_resnet import VTResNet
 
 CLASSES = 1000
 SIDE = 224

@@ -31,16 +31,16 @@ from torch.utils.data import DataLoader
 from torchvision import datasets
 from torchvision import transforms as v1
 
-from mae.data.batches import BatchLoader, ImageDataset
-from mae.data.decode import REDUCTIONS, EncodedPicture
-from mae.data.files import FileSource
-from mae.data.index import FileNames, scan
-from mae.data.order import ShuffledSampler
-from mae.data.pack import PackOptions, pack
-from mae.data.shards import webdataset
-from mae.data.sources import Source
-from mae.data.transforms import TrainTransform, Window, cut
-from mae.data.unreadable import UnreadableImages
+from mae.data.loading.batches import BatchLoader, ImageDataset
+from mae.data.loading.order import ShuffledSampler
+from mae.data.loading.unreadable import UnreadableImages
+from mae.data.reading.decode import REDUCTIONS, EncodedPicture
+from mae.data.reading.transforms import TrainTransform, Window, cut
+from mae.data.shards.shard_folder import webdataset
+from mae.data.source import Source
+from mae.data.sources.file_index import FileNames, scan
+from mae.data.sources.files import FileSource
+from mae.data.tools.pack import PackOptions, pack
 
 SIZE = (224, 224)
 SHORT_SIDE = 256

@@ -20,11 +20,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from mae.assembly import compose
-from mae.data.batches import Batch
+from mae.config.composing import compose
+from mae.data.loading.batches import Batch
 from mae.masking.samplers import seeded_generator
-from mae.pretrain import prepare
-from mae.training.online_probe import OnlineProbe
+from mae.run.pretraining import prepare
+from mae.training.callbacks.online_probe import OnlineProbe
 
 SIZES = {
     "digits": {"image": 16, "patch": 4, "width": 96, "depth": 4, "heads": 4, "decoder": (64, 2, 4), "batch": 128},

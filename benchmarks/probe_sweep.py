@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from mae.assembly import compose
-from mae.finetune import prepare
+from mae.config.composing import compose
+from mae.downstream.finetune import prepare
 
 QUIET = ("trainer.progress=false", "trainer.devices=1", "baselines=false", "data.min_scale=1", "data.flip=false")
 

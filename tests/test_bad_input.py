@@ -15,11 +15,10 @@ import torch
 from PIL import Image
 
 import mae
-from mae.assembly import compose
+from mae.config.composing import compose
 from tests.data.drawing import write_folder, write_image
-from tests.training.runs import ENCODER, contents, job, shared_pretraining
+from tests.runs import ENCODER, REPOSITORY, contents, job, shared_pretraining
 
-REPOSITORY = Path(__file__).parent.parent
 SCRATCH = {"pretrain": (), "finetune": ("checkpoint=null",)}
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from mae import pretrain
-from mae.assembly import compose
 from mae.checkpoints.load import load_autoencoder, load_encoder
-from mae.models.convnet import ConvNet
-from mae.models.encoder import Encoder
-from mae.models.vt_resnet import VTResNet
-from tests.test_stopping import BARE, assert_same, run
-from tests.training.runs import ENCODER, job
+from mae.config.composing import compose
+from mae.models.backbones.convnet import ConvNet
+from mae.models.backbones.encoder import Encoder
+from mae.models.backbones.vt_resnet import VTResNet
+from mae.run import pretraining as pretrain
+from tests.run.test_stopping import BARE, assert_same, run
+from tests.runs import ENCODER, job
 
 COLOUR = ("objective=masked_patch_prediction", "data.channels=3")
 

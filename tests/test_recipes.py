@@ -13,11 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from mae.assembly import compose, config_folder, load_preset
-from mae.checks import check_values, leaves
-from mae.data.look import Look
-from mae.defaults import (
-    Chooser,
+from mae.config.checks import check_values, leaves
+from mae.config.choices import (
+    Choices,
     Machine,
     choose_baselines,
     choose_finetuning,
@@ -25,10 +23,12 @@ from mae.defaults import (
     choose_loading,
     choose_pretraining,
 )
+from mae.config.composing import compose, config_folder, load_preset
+from mae.data.inspection import Inspection
+from mae.downstream.segmentation import choose_segmentation
 from mae.optim.schedule import scaled_lr
-from mae.second_stage.segmentation import choose_segmentation
 from tests.data.drawing import write_image
-from tests.training.runs import ENCODER, job
+from tests.runs import ENCODER, job
 
 PATHS = {path.stem: path for path in sorted(config_folder().glob("experiment/*.yaml"))}
 COMMAND = re.compile(r"^python train_(pretrain|finetune)\.py (\S+(?: \S+)*)")
@@ -284,7 +284,7 @@ def test_a_probe_and_a_fine_tuning_expect_the_encoder_that_pretraining_makes(siz
 # Chosen by the machine, or measured on the images: nothing of the recipe.
 OPEN = {"data.num_workers", "data.bits", "trainer.validate_every"}
 SIGHTS = [
-    (Look(count, channels, side, side, side, False), Machine(accelerated, 8))
+    (Inspection(count, channels, side, side, side, False), Machine(accelerated, 8))
     for count in (50, 5_500, 1_281_167)
     for channels, side in ((1, 8), (1, 28), (3, 32), (3, 400))
     for accelerated in (False, True)
@@ -295,11 +295,11 @@ SIGHTS = [
 def test_no_default_is_left_to_choose_in_pretraining(name: str) -> None:
     # Adding data.root, and nothing else, gives the same recipe whatever the images and the machine.
     for look, machine in SIGHTS:
-        chooser = Chooser(composed(name))
-        choose_images_and_model(chooser, look, machine, load_preset)
-        choose_loading(chooser, look, machine, devices=1)
-        choose_pretraining(chooser, look.count, machine)
-        assert {choice.key for choice in chooser.choices} <= OPEN
+        choices = Choices(composed(name))
+        choose_images_and_model(choices, look, machine, load_preset)
+        choose_loading(choices, look, machine, devices=1)
+        choose_pretraining(choices, look.count, machine)
+        assert {choice.key for choice in choices.made} <= OPEN
     flat = leaves(composed(name))
     unset = {key for key, value in flat.items() if value is None}
     assert unset <= OPEN | {"run_dir", "data.root", "data.index", "optim.clip_norm", "data.mean", "data.std"}
@@ -308,17 +308,17 @@ def test_no_default_is_left_to_choose_in_pretraining(name: str) -> None:
 @pytest.mark.parametrize("name", recipes("finetune"))
 def test_no_default_is_left_to_choose_in_the_second_stage(name: str) -> None:
     for look, machine in SIGHTS:
-        chooser = Chooser(composed(name))
+        choices = Choices(composed(name))
         for key, value in (("image_size", 32), ("channels", look.channels)):
-            chooser.fill(f"data.{key}", value, "the checkpoint's")
-        chooser.choices.clear()
-        choose_loading(chooser, look, machine, devices=1)
-        if chooser.get("task.name") == "segmentation":
-            choose_segmentation(chooser, look.count, machine, 1, pretrained=True)
+            choices.fill(f"data.{key}", value, "the checkpoint's")
+        choices.made.clear()
+        choose_loading(choices, look, machine, devices=1)
+        if choices.get("task.name") == "segmentation":
+            choose_segmentation(choices, look.count, machine, 1, pretrained=True)
         else:
-            choose_finetuning(chooser, look.count, machine)
-            choose_baselines(chooser, look.count, machine)
-        assert {choice.key for choice in chooser.choices} <= OPEN
+            choose_finetuning(choices, look.count, machine)
+            choose_baselines(choices, look.count, machine)
+        assert {choice.key for choice in choices.made} <= OPEN
 
 
 @pytest.mark.parametrize("name", recipes("finetune"))
@@ -337,14 +337,14 @@ def test_augmentation_stands_in_the_recipe_itself(name: str) -> None:
 @pytest.mark.parametrize("name", ["digits", "fashion_mnist"])
 def test_what_the_defaults_choose_was_written_down_rightly(name: str) -> None:
     # The two recipes claim to be the defaults on a CPU.
-    look = Look(1293, 1, 8, 8, 8, True) if name == "digits" else Look(55_000, 1, 28, 28, 28, True)
+    look = Inspection(1293, 1, 8, 8, 8, True) if name == "digits" else Inspection(55_000, 1, 28, 28, 28, True)
     wanted = composed(name)
     free = compose("pretrain", [f"data={name}", *([f"epochs={wanted['epochs']}"] if name == "fashion_mnist" else [])])
-    chooser = Chooser(free)
+    choices = Choices(free)
     machine = Machine(accelerated=False, cores=2)
-    choose_images_and_model(chooser, look, machine, load_preset)
-    choose_loading(chooser, look, machine, devices=1)
-    choose_pretraining(chooser, look.count, machine)
+    choose_images_and_model(choices, look, machine, load_preset)
+    choose_loading(choices, look, machine, devices=1)
+    choose_pretraining(choices, look.count, machine)
     chosen = leaves(free)
     assert {key: value for key, value in leaves(wanted).items() if value is not None and key not in OPEN} == {
         key: chosen[key] for key, value in leaves(wanted).items() if value is not None and key not in OPEN
@@ -359,13 +359,13 @@ def test_what_the_defaults_choose_for_few_labels_was_written_down_rightly(name: 
     given = [f"data={data}", f"protocol={'linear_probe' if protocol == 'probe' else protocol}", "data.channels=1"]
     if protocol == "finetune":
         given += [f"{key}={wanted[key]}" for key in ("epochs", "batch_size")]
-    chooser = Chooser(compose("finetune", given))
+    choices = Choices(compose("finetune", given))
     machine = Machine(accelerated=False, cores=2)
-    choose_loading(chooser, Look(labels, 1, side, side, side, True), machine, devices=1)
-    choose_finetuning(chooser, labels, machine)
-    choose_baselines(chooser, labels, machine)
+    choose_loading(choices, Inspection(labels, 1, side, side, side, True), machine, devices=1)
+    choose_finetuning(choices, labels, machine)
+    choose_baselines(choices, labels, machine)
     flat = leaves(wanted)
-    chosen = {choice.key: choice.value for choice in chooser.choices if choice.key not in OPEN}
+    chosen = {choice.key: choice.value for choice in choices.made if choice.key not in OPEN}
     assert {"optim.base_lr", "optim.warmup_epochs", "data.min_scale", "data.flip", "baselines"} <= set(chosen)
     assert {key: flat[key] for key in chosen} == pytest.approx(chosen)
 
@@ -395,7 +395,7 @@ def test_a_pretraining_recipe_reaches_the_job(tmp_path: Path, photographs: Path)
     assert module.model.normalize_pixels
     assert (module.sampler.ratio, module.model.grid) == (0.75, (14, 14))
     assert module.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
-    assert {choice.key for choice in ready.setting.chooser.choices} <= OPEN
+    assert {choice.key for choice in ready.setting.choices.made} <= OPEN
 
 
 def test_a_probing_recipe_reaches_the_job(tmp_path: Path, photographs: Path) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parent.parent
 PACKAGE = REPOSITORY / "mae"
 MODULES = sorted(path.relative_to(REPOSITORY) for path in PACKAGE.rglob("*.py"))
 
@@ -131,11 +130,11 @@ def test_recipes_travel_with_the_package() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert wheel["force-include"]["conf"] == "mae/conf"
-    assert project["project"]["scripts"]["mae"] == "mae.cli:app"
+    assert project["project"]["scripts"]["mae"] == "mae.cli.app:app"
 
 
 def test_recipes_are_found_inside_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mae import assembly
+    from mae.config import composing as assembly
 
     assert assembly.config_folder() == REPOSITORY / "conf"
     (tmp_path / "mae" / "conf").mkdir(parents=True)

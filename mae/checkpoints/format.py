@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mae.models.backbone import Backbone
+from mae.models.backbones.backbone import Backbone
 from mae.models.masked_model import MaskedModel
 
 FORMAT = "mae-1"

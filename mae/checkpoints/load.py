@@ -19,11 +19,11 @@ from torch import nn
 from mae.checkpoints.format import FORMAT, Checkpoint
 from mae.checkpoints.translate import from_released, from_transformers
 from mae.models.autoencoder import MaskedAutoencoder, create_autoencoder
-from mae.models.backbone import Backbone
-from mae.models.backbones import create_backbone
-from mae.models.encoder import Encoder
-from mae.models.patches import as_pair, patch_grid
-from mae.models.positions import resample_positions
+from mae.models.backbones.backbone import Backbone
+from mae.models.backbones.create import create_backbone
+from mae.models.backbones.encoder import Encoder
+from mae.models.layers.patches import as_pair, patch_grid
+from mae.models.layers.positions import resample_positions
 
 log = logging.getLogger(__name__)
 

@@ -9,18 +9,18 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from mae.data.augment import can_augment
-from mae.data.batches import BatchLoader, ImageDataset
-from mae.data.device_jpeg import DeviceDecoder, EncodedDataset
-from mae.data.lanes import EncodedStreamDataset, StreamDataset, StreamSampler
-from mae.data.look import spread
-from mae.data.masks import SegmentationDataset
-from mae.data.order import OrderedSampler, ResumableSampler, ShuffledSampler
-from mae.data.sources import Source, Splits
+from mae.data.inspection import evenly_spaced
+from mae.data.loading.batches import BatchLoader, ImageDataset
+from mae.data.loading.order import OrderedSampler, ResumableSampler, ShuffledSampler
+from mae.data.loading.unreadable import UnreadableImages
+from mae.data.reading.augment import can_augment
+from mae.data.reading.device_decoding import DeviceDecoder, EncodedDataset
+from mae.data.reading.transforms import EvalTransform, TrainTransform
+from mae.data.segmentation.masks import SegmentationDataset
+from mae.data.source import Source, Splits
 from mae.data.statistics import measure_pixels
-from mae.data.streams import Stream
-from mae.data.transforms import EvalTransform, TrainTransform
-from mae.data.unreadable import UnreadableImages
+from mae.data.streaming.stream import Stream
+from mae.data.streaming.stream_order import EncodedStreamDataset, StreamDataset, StreamSampler
 
 STATISTICS_IMAGES = 1024
 
@@ -123,7 +123,9 @@ class ImageData(L.LightningDataModule):
     def measure_pixels(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return mean and deviation per channel over up to 1,024 training images, cropped as for evaluation."""
         dataset = ImageDataset(self.splits.train.sample, self.eval_transform, self.channels, bits=self.bits)
-        return measure_pixels(dataset[0, int(index)].images[0] for index in spread(len(dataset), STATISTICS_IMAGES))
+        return measure_pixels(
+            dataset[0, int(index)].images[0] for index in evenly_spaced(len(dataset), STATISTICS_IMAGES)
+        )
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return shuffled, augmented training batches of this rank."""
@@ -171,7 +173,7 @@ class ImageData(L.LightningDataModule):
         self, source: Source, *, most: int | None = None, shard: bool = False, keep: bool = False
     ) -> DataLoader[Any]:
         """Return batches of a source in order, centre-cropped; ``most`` images, evenly spread, where it is given."""
-        indices = np.arange(len(source)) if most is None else spread(len(source), most)
+        indices = np.arange(len(source)) if most is None else evenly_spaced(len(source), most)
         sampler = OrderedSampler(indices, *(self._rank() if shard else (0, 1)))
         dataset = self.dataset(source, self.eval_transform, self.channels, bits=self.bits)
         return self._loader(dataset, sampler, self.micro_batch, keep=keep)

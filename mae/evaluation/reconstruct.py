@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from mae.masking.plan import MaskPlan, gather_patches
+from mae.models.layers.patches import patchify, unpatchify
 from mae.models.masked_model import MaskedModel
-from mae.models.patches import patchify, unpatchify
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mae.data.batches import Batch
+from mae.data.loading.batches import Batch
 from mae.data.statistics import SPAN, standardize, unit_pixels
-from mae.models.patches import patchify
+from mae.models.layers.patches import patchify
 from mae.objectives.colours import COLOURS, colour_labels
 from mae.objectives.pixels import normalize_patches
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from mae.evaluation.alarms import ABOUT_EQUAL, NEAR, NOT_A_NUMBER, trivial_loss
+from mae.evaluation.alarm_rules import ABOUT_EQUAL, NEAR, NOT_A_NUMBER, trivial_loss
 
 
 def pretraining_verdicts(results: Mapping[str, Any]) -> list[str]:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from mae.masking.plan import MaskPlan, gather_patches
+from mae.models.backbones.encoder import Encoder
 from mae.models.decoders import DECODERS, SelfAttentionDecoder
-from mae.models.encoder import Encoder
+from mae.models.layers.patches import patchify
 from mae.models.masked_model import MaskedModel, MaskedOutput
-from mae.models.patches import patchify
 from mae.objectives.masked_mse import masked_mse
 from mae.objectives.pixels import denormalize_patches, normalize_patches
 
@@ -69,7 +69,7 @@ def create_autoencoder(
         decoder_heads: The paper's is 16.
         decoder_options: Further arguments of the decoder.
         normalize_pixels: Predict pixels normalised patch by patch (better features) or plain ones.
-        **encoder_arguments: Further arguments of :class:`~mae.models.encoder.Encoder`, such as ``patch_size``.
+        **encoder_arguments: Further arguments of :class:`~mae.models.backbones.encoder.Encoder`, such as ``patch_size``.
 
     Raises:
         ValueError: The model is unknown or no ViT, or sizes do not fit each other.

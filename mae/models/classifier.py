@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mae.models.backbone import Backbone
-from mae.models.encoder import Encoder
-from mae.models.tuning import freeze_all_but
+from mae.models.backbones.backbone import Backbone
+from mae.models.backbones.encoder import Encoder
+from mae.models.backbones.freezing import freeze_all_but
 
 POOLINGS = ("mean", "token", "all")
 

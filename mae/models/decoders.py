@@ -9,8 +9,8 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from mae.masking.plan import MaskPlan, gather_patches
-from mae.models.initialize import initialize_mae
-from mae.models.positions import sincos_positions
+from mae.models.layers.initialize import initialize_mae
+from mae.models.layers.positions import sincos_positions
 
 
 class SelfAttentionDecoder(nn.Module):

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mae.masking.plan import MaskPlan
-from mae.models.encoder import Encoder
+from mae.models.backbones.encoder import Encoder
 
 
 @dataclass(frozen=True, eq=False)

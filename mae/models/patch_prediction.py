@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from mae.masking.corruption import CorruptionPlan
 from mae.masking.plan import MaskPlan, gather_patches
-from mae.models.encoder import Encoder
+from mae.models.backbones.encoder import Encoder
+from mae.models.layers.patches import patchify
 from mae.models.masked_model import MaskedModel, MaskedOutput
-from mae.models.patches import patchify
 from mae.objectives.colours import COLOURS, colour_labels, colour_loss, colour_patches
 from mae.objectives.masked_mse import masked_mse
 

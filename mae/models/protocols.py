@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from mae.models.backbone import Backbone
+from mae.models.backbones.backbone import Backbone
 from mae.models.classifier import Classifier
 from mae.models.heads import AttentiveHead, LinearHead, MLPHead
 from mae.models.segmenter import Segmenter

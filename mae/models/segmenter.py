@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mae.models.backbone import Backbone
+from mae.models.backbones.backbone import Backbone
+from mae.models.backbones.freezing import freeze_all_but
 from mae.models.cost import meta_twin
-from mae.models.pyramids import FPN, LEVELS, NECKS, VTFPN, SimplePyramid, group_norm
-from mae.models.tuning import freeze_all_but
+from mae.models.layers.pyramids import FPN, LEVELS, NECKS, VTFPN, SimplePyramid, group_norm
 
 
 class SemanticHead(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from mae.checkpoints.format import describe
-from mae.data.batches import Batch
+from mae.data.loading.batches import Batch
 from mae.data.statistics import standardize
 from mae.masking.plan import MaskPlan
 from mae.masking.samplers import RandomMasking, derive_seed, seeded_generator

@@ -10,13 +10,13 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from mae.checkpoints.format import describe
-from mae.data.batches import Batch
-from mae.data.masks import IGNORE
+from mae.data.loading.batches import Batch
+from mae.data.segmentation.masks import IGNORE
 from mae.data.statistics import standardize
-from mae.evaluation.segmentation import count_confusions, measure_segmentation
+from mae.evaluation.segmentation_scores import count_confusions, measure_segmentation
 from mae.models.segmenter import Segmenter
+from mae.training.downstream import SecondStageModule
 from mae.training.optimization import Optimization
-from mae.training.second_stage import SecondStageModule
 
 
 class SegmentationModule(SecondStageModule):

@@ -9,7 +9,7 @@ from rich.table import Table
 from timm.layers import DropPath
 from torch import nn
 
-from mae.models.backbone import Backbone
+from mae.models.backbones.backbone import Backbone
 from mae.training.optimization import Optimization
 
 Rows = list[tuple[str, str]]

@@ -14,7 +14,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import Logger
 
-from mae.training.stopping import Keep
+from mae.training.callbacks.checkpointing import Keep
 
 SHORT_EPOCH = 50
 """Steps; shorter epochs are too short to save after each."""

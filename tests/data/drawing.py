@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mae.data.decode import TensorPicture
-from mae.data.transforms import cut
+from mae.data.reading.decode import TensorPicture
+from mae.data.reading.transforms import cut
 
 
 def smooth(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mae.data.batches import Batch
 from mae.data.datamodule import ImageData
-from mae.data.load import load_splits
-from mae.data.mask_look import MaskLook, open_masks
-from mae.data.sources import Splits
+from mae.data.loading.batches import Batch
+from mae.data.open_splits import open_splits
+from mae.data.segmentation.mask_inspection import MaskInspection, open_masks
+from mae.data.source import Splits
 
 SIDE = 10
 """Columns, and rows, of the fields that a mask of places tells apart: 100 classes."""
@@ -59,10 +59,10 @@ def put(root: Path, name: str, mask: np.ndarray) -> None:
 
 def opened(root: Path, **options: Any) -> Splits:
     given = {"source": "segmentation_folder", "root": str(root), "images_at": None, "masks_at": None, "classes": None}
-    return load_splits({**given, "ignore": 255, "index": None, **options})
+    return open_splits({**given, "ignore": 255, "index": None, **options})
 
 
-def checked(root: Path, **options: Any) -> tuple[Splits, MaskLook]:
+def checked(root: Path, **options: Any) -> tuple[Splits, MaskInspection]:
     return open_masks(opened(root, **options))
 
 

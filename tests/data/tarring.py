@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mae.data.files import image_folder
-from mae.data.load import load_splits
-from mae.data.manifest import Manifest
-from mae.data.pack import PackOptions, pack
-from mae.data.sources import Splits
+from mae.data.open_splits import open_splits
+from mae.data.shards.manifest import Manifest
+from mae.data.source import Splits
+from mae.data.sources.files import image_folder
+from mae.data.tools.pack import PackOptions, pack
 from tests.data.drawing import smooth, write_image
 
 
@@ -52,7 +52,7 @@ def array(values: np.ndarray) -> bytes:
 
 
 def open_shards(root: Path, run_dir: Path | None = None, **options: Any) -> Splits:
-    return load_splits({"source": "webdataset", "root": str(root), **options}, run_dir)
+    return open_splits({"source": "webdataset", "root": str(root), **options}, run_dir)
 
 
 def write_classes(root: Path, count: int = 6, splits: tuple[str, ...] = ("train",)) -> Path:

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from mae.data.batches import Batch, ImageDataset
 from mae.data.datamodule import ImageData
-from mae.data.files import FileSource
-from mae.data.index import scan
-from mae.data.known import TensorSource
-from mae.data.order import OrderedSampler, ShuffledSampler
-from mae.data.sources import Splits
-from mae.data.transforms import EvalTransform
+from mae.data.loading.batches import Batch, ImageDataset
+from mae.data.loading.order import OrderedSampler, ShuffledSampler
+from mae.data.reading.transforms import EvalTransform
+from mae.data.source import Splits
+from mae.data.sources.bundled import TensorSource
+from mae.data.sources.file_index import scan
+from mae.data.sources.files import FileSource
 from tests.data.drawing import seen, smooth, write_folder
 
 

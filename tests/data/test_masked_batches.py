@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from mae.data.batches import ImageDataset, collate
-from mae.data.masks import SegmentationDataset, nearest_crop
-from mae.data.segmentation import SegmentationSource
-from mae.data.sources import Splits
-from mae.data.transforms import TrainTransform, Window
+from mae.data.loading.batches import ImageDataset, collate
+from mae.data.reading.transforms import TrainTransform, Window
+from mae.data.segmentation.mask_folders import SegmentationSource
+from mae.data.segmentation.masks import SegmentationDataset, nearest_crop
+from mae.data.source import Splits
 from tests.data.masked import (
     SIDE,
     checked,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mae.data.batches import Batch
+from mae.data.loading.batches import Batch
 from mae.evaluation.representation import feature_std, flat_patches, label_entropy, patch_figures, rankme
 
 

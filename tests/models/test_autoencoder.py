@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mae.models.patches import patchify, unpatchify
+from mae.models.layers.patches import patchify, unpatchify
 
 KINDS = {
     "class token": {},

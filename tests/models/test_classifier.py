@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mae.models.backbones.encoder import Encoder
 from mae.models.classifier import Classifier
-from mae.models.encoder import Encoder
 from mae.models.heads import AttentiveHead, LinearHead
 
 SMALL = {"image_size": 16, "patch_size": 4, "width": 32, "depth": 2, "heads": 2}

@@ -7,7 +7,7 @@ import torch
 
 import mae
 from mae.models.decoders import SelfAttentionDecoder
-from mae.models.positions import sincos_positions
+from mae.models.layers.positions import sincos_positions
 
 GRID = (2, 6)
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mae.assembly import compose
 from mae.checkpoints.format import save
 from mae.checkpoints.load import load_encoder
+from mae.config.composing import compose
+from mae.models.backbones.encoder import Encoder
 from mae.models.classifier import Classifier
-from mae.models.encoder import Encoder
 from mae.models.protocols import create_classifier
 
 

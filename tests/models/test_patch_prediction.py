@@ -10,9 +10,9 @@ import torch
 from mae.evaluation.reconstruct import reconstruct
 from mae.masking.corruption import MASKED, CorruptionPlan
 from mae.masking.samplers import RandomCorruption, seeded_generator
-from mae.models.encoder import Encoder
+from mae.models.backbones.encoder import Encoder
+from mae.models.layers.patches import patchify
 from mae.models.patch_prediction import TARGETS, MaskedPatchPredictor
-from mae.models.patches import patchify
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mae.assembly import compose
-from mae.models.encoder import Encoder
+from mae.config.composing import compose
+from mae.models.backbones.encoder import Encoder
 from mae.models.heads import AttentiveHead, LinearHead, MLPHead
 from mae.models.protocols import create_classifier
 

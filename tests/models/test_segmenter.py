@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mae.models.backbone import Backbone
-from mae.models.convnet import ConvNet
+from mae.models.backbones.backbone import Backbone
+from mae.models.backbones.convnet import ConvNet
+from mae.models.backbones.encoder import Encoder
 from mae.models.cost import meta_twin
-from mae.models.encoder import Encoder
 from mae.models.segmenter import Segmenter, SemanticHead
 
 NARROW = {"channels": [8, 16, 32, 64]}

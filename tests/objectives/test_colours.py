@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mae.models.patches import patchify
+from mae.models.layers.patches import patchify
 from mae.objectives.colours import COLOURS, colour_labels, colour_loss, colour_patches
 
 

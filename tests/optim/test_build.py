@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from mae.models.backbones.encoder import Encoder
 from mae.models.classifier import Classifier
-from mae.models.encoder import Encoder
 from mae.models.heads import AttentiveHead, LinearHead
 from mae.optim.build import create_optimizer, create_schedule
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from mae.models.backbones.encoder import Encoder
 from mae.models.classifier import Classifier
-from mae.models.encoder import Encoder
 from mae.models.heads import AttentiveHead, LinearHead
 from mae.optim.groups import parameter_groups
 

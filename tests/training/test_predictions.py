@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from mae.data.batches import Batch
-from mae.data.order import OrderedSampler
+from mae.data.loading.batches import Batch
+from mae.data.loading.order import OrderedSampler
+from mae.models.backbones.encoder import Encoder
 from mae.models.classifier import Classifier
-from mae.models.encoder import Encoder
 from mae.models.heads import LinearHead
-from mae.training.finetuning import FinetuningModule
+from mae.training.classifying import FinetuningModule
 from mae.training.predictions import Predictions
 
 N, K = 11, 3

@@ -1,0 +1,90 @@
+"""The ``mae`` command: the two scripts for an installed package, and the demo."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from mae.cli.data_commands import app as data_app
+from mae.config.composing import Prepare, compose
+from mae.run.exits import one_line_errors, run_job
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Masked-autoencoder pretraining on your own images.",
+)
+app.add_typer(data_app, name="data")
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Hydra overrides.", show_default=False)
+]
+
+
+@app.command()
+def pretrain(overrides: Overrides = None) -> None:
+    """Pretrain: mae pretrain data=folder data.root=DIR."""
+    from mae.run.pretraining import prepare
+
+    _run("pretrain", prepare, overrides or [])
+
+
+@app.command()
+def finetune(overrides: Overrides = None) -> None:
+    """Probe or fine-tune: mae finetune checkpoint=RUN data=image_folder data.root=DIR."""
+    from mae.downstream.finetune import prepare
+
+    _run("finetune", prepare, overrides or [])
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where the demo writes; replaced if it holds one.")] = Path("demo"),
+) -> None:
+    """Pretrain on real digits, probe and fine-tune with five labels per class, and report."""
+    from mae.cli.demo import run_demo
+
+    with one_line_errors():
+        run_demo(folder)
+
+
+@app.command()
+def table(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.", show_default=False)],
+    into: Annotated[Path, typer.Option(help="Where table.md and table.csv go.")] = Path("runs"),
+) -> None:
+    """Put second-stage runs into one table: mae table runs/finetune/*."""
+    with one_line_errors():
+        folders = [run for run in runs if not run.is_file()]  # RUNS/* also finds an earlier table
+        if not folders:
+            raise ValueError(f"{runs[0]} is a file: give the folders of finished runs")
+        write_tables(folders, into)
+
+
+def write_tables(runs: Sequence[Path], into: Path | None = None) -> None:
+    """Write table.md and table.csv over finished runs, beside them unless ``into`` says where, and show them."""
+    from mae.downstream.results_table import write_results_tables
+    from mae.report.tables import print_table
+
+    console = Console()
+    into = into or runs[0].parent
+    tables, warnings = write_results_tables(runs, into)
+    for shown in tables:
+        print_table(console, shown)
+    for warning in warnings:
+        console.print(warning, style="bold red", highlight=False)
+    console.print(f"table    {into / 'table.md'}", highlight=False, soft_wrap=True)
+
+
+def _run(root: str, prepare: Prepare, overrides: Sequence[str]) -> None:
+    with one_line_errors():
+        job = prepare(compose(root, overrides), overrides)
+    run_job(job)
+
+
+if __name__ == "__main__":
+    app()

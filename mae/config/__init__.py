@@ -1,0 +1,1 @@
+"""The config: composed, checked and completed."""

@@ -1,0 +1,1 @@
+"""Tar shards in a folder, read at random."""

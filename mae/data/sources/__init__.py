@@ -1,0 +1,1 @@
+"""Where images come from: folders, arrays, bundled data sets, the Hugging Face hub."""

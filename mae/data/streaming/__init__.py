@@ -1,0 +1,1 @@
+"""Shards that are read from their beginning, wherever they lie."""

@@ -1,0 +1,1 @@
+"""What `mae data` does before a run: pack, check, measure."""

@@ -1,0 +1,1 @@
+"""The second stage: probes, fine-tuning and segmentation on a pretrained encoder."""

@@ -1,0 +1,271 @@
+"""The encoder: any timm VisionTransformer, run on the visible patches alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import HybridEmbed
+from timm.models import checkpoint_seq
+from torch import Tensor, nn
+
+from mae.masking.plan import MaskPlan, gather_patches
+from mae.models.backbones.backbone import Backbone
+from mae.models.backbones.hybrid import cnn_embedding, hide_pixels, hybrid_patch_size
+from mae.models.backbones.timm_models import check_vit, create_vit, meta_model, own_patch_size
+from mae.models.layers.initialize import INITS, initialize_mae
+from mae.models.layers.patches import as_pair, patch_grid, patchify
+from mae.models.layers.positions import sincos_positions
+
+POSITIONS = ("sincos", "learned")
+
+
+class Encoder(Backbone):
+    """A timm VisionTransformer that embeds and processes only the patches that a plan keeps.
+
+    Args:
+        name: Any timm ViT, such as ``vit_base_patch16_224``; its class and register tokens are kept.
+        image_size: Side or (H, W) in pixels; the patch must divide it.
+        in_channels: C.
+        patch_size: P; None takes the timm model's own.
+        positions: ``sincos`` (fixed, as in the paper) or ``learned``.
+        width: D; None takes the timm model's own, as for depth, heads and mlp_ratio.
+        depth: Number of blocks.
+        heads: Attention heads per block.
+        mlp_ratio: Hidden width of the MLP over D.
+        norm_eps: Epsilon of every LayerNorm; timm's and the paper's is 1e-6.
+        drop_path: Stochastic depth at the last block, rising linearly from 0.
+        init: How the weights start: ``mae``, ``timm`` or ``torch``, see ``INITS``.
+        position_std: Deviation of learned positions at the start; None takes the init's, as for token_std.
+        token_std: Deviation of the class token at the start; 0 starts it at zero.
+        attention_bias: Whether attention has biases, at its output too.
+        attention_output_dropout: Dropout after the output projection of attention; None takes ``options.proj_drop_rate``.
+        cnn: A CNN whose feature map is embedded in place of patches, ``name`` and ``level``; see ``cnn_embedding``.
+        options: Further arguments of the timm model.
+
+    Raises:
+        ValueError: The model is unknown or no ViT, or the sizes do not fit.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        image_size: int | tuple[int, int] = 224,
+        in_channels: int = 3,
+        *,
+        patch_size: int | None = None,
+        positions: str = "sincos",
+        width: int | None = None,
+        depth: int | None = None,
+        heads: int | None = None,
+        mlp_ratio: float | None = None,
+        norm_eps: float = 1e-6,
+        drop_path: float = 0.0,
+        init: str = "mae",
+        position_std: float | None = None,
+        token_std: float | None = None,
+        attention_bias: bool = True,
+        attention_output_dropout: float | None = None,
+        cnn: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        for key, value, known in (("positions", positions, POSITIONS), ("init", init, INITS)):
+            if value not in known:
+                raise ValueError(f"model.{key}={value!r} is unknown: choose one of {', '.join(known)}")
+        self.image_size = as_pair(image_size)
+        chosen = {
+            "patch_size": patch_size,
+            "embed_dim": width,
+            "depth": depth,
+            "num_heads": heads,
+            "mlp_ratio": mlp_ratio,
+        }
+        chosen = {key: value for key, value in chosen.items() if value is not None}
+        plain = check_vit(name, meta_model(name))
+        self.hybrid = cnn is not None or isinstance(plain.patch_embed, HybridEmbed)
+        if self.hybrid:
+            chosen.pop("patch_size", None)  # timm's is that of the feature map
+        else:
+            self.patch_size = patch_size or own_patch_size(name, plain)
+            self.grid = patch_grid(self.image_size, self.patch_size)
+        w, h = chosen.get("embed_dim"), chosen.get("num_heads")
+        if w and h and w % h:
+            raise ValueError(f"model.width={w} is not divisible by model.heads={h}")
+        fixed: dict[str, Any] = {
+            "img_size": self.image_size,
+            "in_chans": in_channels,
+            "num_classes": 0,
+            # No pooling and no fc_norm: `norm` ends the trunk, and no parameter is left without a gradient.
+            "global_pool": "",
+            "fc_norm": False,
+            "norm_layer": partial(nn.LayerNorm, eps=norm_eps),
+            "drop_path_rate": drop_path,
+            **chosen,
+        }
+        if init == "torch":
+            fixed["weight_init"] = "skip"
+        if not attention_bias:
+            fixed["qkv_bias"] = False
+        if cnn is not None:
+            fixed |= {"embed_layer": cnn_embedding(cnn, in_channels), "patch_size": 1}
+        clash = sorted(fixed.keys() & (options or {}).keys())
+        if clash:
+            raise ValueError(f"model.options.{clash[0]} is set by the encoder itself: leave it out of the options")
+        self.vit = create_vit(name, **fixed, **(options or {}))
+        if self.hybrid:
+            self.patch_size = hybrid_patch_size(name, self.vit, self.image_size)
+            self.grid = self.vit.patch_embed.grid_size
+            if patch_size not in (None, self.patch_size):
+                raise ValueError(
+                    f"model.patch_size={patch_size} does not fit: the CNN makes tokens of {self.patch_size} pixels, so leave it out"
+                )
+        self.in_channels = in_channels
+        self.width: int = self.vit.embed_dim
+        self.depth: int = len(self.vit.blocks)
+        self.num_prefix_tokens: int = self.vit.num_prefix_tokens
+        self.config: dict[str, Any] = {
+            "name": name,
+            "image_size": list(self.image_size),
+            "in_channels": in_channels,
+            "patch_size": self.patch_size,
+            "positions": positions,
+            "width": self.width,
+            "depth": self.depth,
+            "heads": heads,
+            "mlp_ratio": mlp_ratio,
+            "norm_eps": norm_eps,
+            "init": init,
+            "position_std": position_std,
+            "token_std": token_std,
+            "attention_bias": attention_bias,
+            "attention_output_dropout": attention_output_dropout,
+            "cnn": None if cnn is None else dict(cnn),
+            "options": dict(options or {}),
+        }
+        for block in self.vit.blocks:
+            if not attention_bias:  # timm's own option would take the MLP's biases too
+                block.attn.proj.register_parameter("bias", None)
+            if attention_output_dropout is not None:
+                block.attn.proj_drop.p = attention_output_dropout
+        self._initialize(init, position_std, token_std)
+        if positions == "sincos":
+            self._fix_sincos()
+
+    def forward(self, images: Tensor, plan: MaskPlan | None = None) -> Tensor:
+        """Encode images (B, C, H, W) to tokens (B, prefix + V, D), normalised.
+
+        With a plan only its visible patches enter, in the plan's order. Without one every patch is seen, and the result
+        equals timm's ``forward_features``: inference never masks.
+        """
+        return self.vit.norm(self.trunk(images, plan))  # type: ignore[no-any-return]
+
+    def trunk(self, images: Tensor, plan: MaskPlan | None = None) -> Tensor:
+        """Do what ``forward`` does, all but the last norm."""
+        if plan is None:
+            return self._run(self.vit._pos_embed(self.embed(images)))
+        self.check_images(images)
+        return self._run(self._embed_visible(images, plan))
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Embed every patch, without positions: (B, C, H, W) to (B, L, D)."""
+        self.check_images(images)
+        return self.vit.patch_embed(images)  # type: ignore[no-any-return]
+
+    def encode(self, embeddings: Tensor) -> Tensor:
+        """Finish what ``embed`` began: (B, L, D) to tokens (B, prefix + L, D), normalised."""
+        return self.vit.norm(self._run(self.vit._pos_embed(embeddings)))  # type: ignore[no-any-return]
+
+    def _run(self, tokens: Tensor) -> Tensor:
+        vit = self.vit
+        run = partial(checkpoint_seq, vit.blocks) if vit.grad_checkpointing else vit.blocks
+        return run(vit.norm_pre(tokens))  # type: ignore[no-any-return]
+
+    def _embed_visible(self, images: Tensor, plan: MaskPlan) -> Tensor:
+        """Embed the visible patches and add their positions: (B, C, H, W) to (B, prefix + V, D)."""
+        if plan.grid != self.grid:
+            raise ValueError(f"a plan for a {plan.grid} grid does not fit the encoder's {self.grid}")
+        vit, B = self.vit, images.shape[0]
+        if self.hybrid:
+            tokens = gather_patches(vit.patch_embed(hide_pixels(images, plan, self.patch_size)), plan.keep)
+        else:
+            tokens = self._embed_patches(images, plan)
+        prefix = [token.expand(B, -1, -1) for token in (vit.cls_token, vit.reg_token) if token is not None]
+        if vit.pos_embed is not None:
+            rows = self.position_prefix
+            tokens = tokens + gather_patches(vit.pos_embed[:, rows:].expand(B, -1, -1), plan.keep)
+            if rows:
+                prefix = [torch.cat(prefix, dim=1) + vit.pos_embed[:, :rows]]
+        return vit.pos_drop(torch.cat([*prefix, tokens], dim=1))  # type: ignore[no-any-return]
+
+    def _embed_patches(self, images: Tensor, plan: MaskPlan) -> Tensor:
+        """Embed the visible patches alone: (B, C, H, W) to (B, V, D)."""
+        embed, B = self.vit.patch_embed, images.shape[0]
+        visible = gather_patches(patchify(images, self.patch_size), plan.keep)
+        # The patch convolution touches each patch once, so on single patches it is a matrix product. The patches are turned to
+        # the weight's (C, P, P) and not the other way round: DDP wants a gradient that lies in memory as its weight does.
+        V, P = visible.shape[1], self.patch_size
+        visible = visible.reshape(B, V, P, P, -1).permute(0, 1, 4, 2, 3).flatten(2)
+        tokens = F.linear(visible, embed.proj.weight.flatten(1), embed.proj.bias)
+        return embed.norm(tokens)  # type: ignore[no-any-return]
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Return the patch tokens in their places: one map (B, D, Gh, Gw)."""
+        patches = self(images)[:, self.num_prefix_tokens :]
+        return [patches.transpose(1, 2).unflatten(2, self.grid)]
+
+    @property
+    def map_widths(self) -> tuple[int, ...]:
+        """D."""
+        return (self.width,)
+
+    @property
+    def map_strides(self) -> tuple[int, ...]:
+        """P."""
+        return (self.patch_size,)
+
+    @property
+    def heads(self) -> int | None:
+        """Attention heads of a block, where blocks say it."""
+        return getattr(getattr(self.vit.blocks[0], "attn", None), "num_heads", None)
+
+    def set_grad_checkpointing(self) -> None:
+        """Compute blocks again on the way back, which takes less memory."""
+        # Not timm's method, which would run a hybrid's CNN twice too, and with it the statistics of its BatchNorm.
+        self.vit.grad_checkpointing = True
+
+    @property
+    def has_class_token(self) -> bool:
+        """Whether the first token is a class token."""
+        return self.vit.cls_token is not None
+
+    def describe(self) -> str:
+        """Return what a person reads in the summary of a run."""
+        height, width = self.image_size
+        return (
+            f"{self.config['name']}: {self.depth} blocks of width {self.width}, {height}x{width} px in "
+            f"{self.grid[0]}x{self.grid[1]} patches of {self.patch_size}, {self.in_channels} channels"
+        )
+
+    @property
+    def position_prefix(self) -> int:
+        """Rows of the position table that belong to class and register tokens."""
+        return 0 if self.vit.no_embed_class else self.num_prefix_tokens
+
+    def _initialize(self, init: str, position_std: float | None, token_std: float | None) -> None:
+        if init == "mae":
+            initialize_mae(self.vit)
+        for table, std in ((self.vit.pos_embed, position_std), (self.vit.cls_token, token_std)):
+            if table is not None and std is not None:
+                nn.init.normal_(table, std=std)
+
+    def _fix_sincos(self) -> None:
+        table = self.vit.pos_embed
+        if table is None:
+            raise ValueError(f"{self.config['name']} has no position table: model.positions=sincos has nothing to fill")
+        with torch.no_grad():
+            table.copy_(sincos_positions(self.grid, self.width, self.position_prefix))
+        table.requires_grad_(False)

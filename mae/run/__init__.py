@@ -1,0 +1,1 @@
+"""A run: its setting, its parts, its folder and its end."""

@@ -1,1 +1,0 @@
-"""What follows pretraining: probes and fine-tuning, frozen features, and the evaluation of a finished classifier."""

@@ -1,0 +1,213 @@
+"""Alarms of real runs: raised once, said at once, kept, and shown."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from rich.console import Console
+
+from mae.evaluation import alarm_rules as rules
+from mae.training.callbacks import alarms
+from mae.training.loggers import read_metrics
+from tests.runs import job
+
+BARE = ("callbacks.knn=false", "callbacks.pictures=0", "callbacks.probe=false", "callbacks.rank=false")
+
+
+class Spoil(L.Callback):
+    """Ruins the weights after a step, as a diverged optimizer does."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            with torch.no_grad():
+                pl_module.model.encoder.vit.norm.weight.fill_(float("nan"))
+
+
+@pytest.fixture(autouse=True)
+def _judge_short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "FAIR_STEPS", 0)
+
+
+def written(folder: Path) -> dict[str, Any]:
+    content = json.loads((folder / "results.json").read_text())
+    assert isinstance(content, dict)
+    return content
+
+
+@pytest.mark.parametrize(("step", "last"), [(23, 27), (37, 40), (40, 40)], ids=["amid", "before", "at a validation"])
+def test_a_run_that_diverges_stops_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, last: int
+) -> None:
+    monkeypatch.setattr(alarms, "CHECK_STEPS", 5)
+    prepared = job("pretrain", tmp_path / "run", "epochs=20", "trainer.validate_every=2")
+    prepared.trainer.callbacks.insert(0, Spoil(step))
+    prepared.run()
+    results = written(tmp_path / "run")
+    # Seen at the next look, confirmed a step later, or by the validation loss.
+    assert results["steps"] == last
+    assert results["val_loss"] is None
+    assert [text for text in results["alarms"] if text.startswith(rules.NOT_A_NUMBER)] == [results["alarms"][-1]]
+    assert "knn_top1" not in results
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert page.count(rules.NOT_A_NUMBER) == 1
+    assert "of no use" in page
+
+
+def test_one_bad_batch_makes_the_validation_loss_bad(tmp_path: Path) -> None:
+    module = job("pretrain", tmp_path / "run", *BARE).module
+    module.val_loss.update(torch.tensor(math.nan), weight=3)
+    module.val_loss.update(torch.tensor(1.0), weight=3)
+    assert math.isnan(module.val_loss.compute())
+
+
+def test_one_odd_loss_does_not_end_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Under fp16 the scaler skips a step whose gradients overflow.
+    monkeypatch.setattr(alarms, "CHECK_STEPS", 5)
+
+    class Blink(L.Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any) -> None:
+            if trainer.global_step in (5, 15):
+                outputs["loss"] = torch.tensor(math.inf)
+
+    prepared = job("pretrain", tmp_path / "run", *BARE)
+    prepared.trainer.callbacks.insert(0, Blink())
+    assert prepared.run()["steps"] == 20
+    assert not prepared.alarms.diverged
+
+
+def test_the_loss_is_read_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alarms, "CHECK_STEPS", 7)
+    read: list[int] = []
+    prepared = job("pretrain", tmp_path / "run", *BARE)
+
+    class Loss:
+        def __float__(self) -> float:
+            read.append(prepared.trainer.global_step)
+            return 0.5
+
+    class Swap(L.Callback):
+        def on_train_batch_end(self, *_: Any) -> None:
+            prepared.alarms._loss = Loss()
+
+    prepared.trainer.callbacks.append(Swap())
+    prepared.run()
+    assert read == [7, 14]
+
+
+def test_a_warmup_that_never_ends_is_said_before_the_first_step_and_once(tmp_path: Path) -> None:
+    class Stop(L.Callback):
+        def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            if trainer.current_epoch == 1:
+                raise RuntimeError("power cut")
+
+    said: list[str] = []
+    for resume in ("resume=false", "resume=true"):
+        prepared = job("pretrain", tmp_path / "run", *BARE, "epochs=3", "optim.warmup_epochs=3", resume)
+        output = io.StringIO()
+        prepared.progress.quiet = False
+        prepared.progress.console = Console(file=output, width=60)
+        if resume == "resume=false":
+            prepared.trainer.callbacks.insert(0, Stop())
+            with pytest.raises(RuntimeError, match="power cut"):
+                prepared.run()
+        else:
+            prepared.run()
+        said.append(output.getvalue())
+    assert said[0].count("Warm-up is longer than the run, 30 steps of 30") == 1
+    assert "Warm-up" not in said[1]
+    assert written(tmp_path / "run")["alarms"][0].startswith("Warm-up is longer than the run")
+    assert "While training: Warm-up is longer" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_an_alarm_is_a_whole_line_above_the_bar(tmp_path: Path) -> None:
+    prepared = job("pretrain", tmp_path / "run", *BARE, "optim.warmup_epochs=2")
+    output = io.StringIO()
+    prepared.progress.quiet = False
+    prepared.progress.console = Console(file=output, width=60, force_terminal=True, color_system=None)
+    prepared.run()
+    assert prepared.alarms.sentences[0] in output.getvalue()
+
+
+def test_waiting_for_data_is_said_with_the_share_of_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alarms, "CHECK_STEPS", 5)
+    monkeypatch.setattr(rules, "STEPS_TIMED", 10)
+    monkeypatch.setattr(rules, "SECONDS_TIMED", 300)
+    prepared = job("pretrain", tmp_path / "run", *BARE)
+
+    class Slow(L.Callback):
+        def on_train_batch_start(self, *_: Any) -> None:
+            prepared.progress.clock.waiting += 30
+
+    prepared.trainer.callbacks.insert(0, Slow())
+    prepared.run()
+    (sentence,) = (text for text in prepared.alarms.sentences if text.startswith("Waiting for data "))
+    assert "100% of the time" in sentence
+    assert "data.num_workers, now 0" in sentence
+
+
+def flat_edges(images: torch.Tensor) -> torch.Tensor:
+    images = images.clone()
+    images[..., :10] = 7
+    return images
+
+
+@pytest.mark.parametrize("normalize", ["true", "false"])
+def test_flat_patches_matter_where_they_are_normalised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, normalize: str
+) -> None:
+    prepared = job("pretrain", tmp_path / "run", *BARE, "epochs=1", f"objective.normalize={normalize}")
+    monkeypatch.setattr(prepared.data.eval_transform, "finish", lambda image, rng=None: flat_edges(image))
+    results = prepared.run()
+    assert results["flat_patches"] >= 0.5
+    said = [sentence for sentence in results["alarms"] if "nearly one colour" in sentence]
+    assert len(said) == (normalize == "true" and results["flat_patches"] > 0.5)
+
+
+def test_a_loss_that_does_not_move_is_said(tmp_path: Path) -> None:
+    results = job("pretrain", tmp_path / "run", *BARE, "optim.base_lr=1e-9").run()
+    # At random weights predictions are worse than the mean.
+    assert results["val_loss"] > 0.98 * results["patch_mean_loss"]
+    assert ["nothing is being learned" in sentence for sentence in results["alarms"]] == [True]
+
+
+@pytest.mark.parametrize(("rank", "knn"), [(1.5, 0.9), (30.0, 0.3)])
+def test_measurements_are_judged_when_they_are_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: float, knn: float
+) -> None:
+    # Of five validations the second, the fourth and the fifth measure. What the second has measured, in the first half of
+    # the run, is no ground for an alarm at the third.
+    prepared = job("pretrain", tmp_path / "run", "epochs=5", "callbacks.pictures=0", "callbacks.probe=false")
+    judged: list[tuple[int, int]] = []
+    measurements = prepared.measurements
+
+    def measure(*_: Any) -> dict[str, float]:
+        measurements.possible_rank = 32
+        said = [text for text in prepared.alarms.sentences if "normalised loss" not in text]
+        judged.append((prepared.trainer.global_step, len(said)))
+        return {"rankme": rank, "knn_top1": knn}
+
+    measurements.times = 3
+    measurements._measure = measure
+    monkeypatch.setattr(measurements, "_measure_before", lambda *_: measurements.before.update(knn_top1=0.5))
+    prepared.trainer.fit(prepared.module, datamodule=prepared.data)
+    assert judged == [(20, 0), (40, 0), (50, 1)]
+    (sentence,) = (text for text in prepared.alarms.sentences if "normalised loss" not in text)
+    assert ("rank has collapsed" in sentence) == (rank < 2)
+    assert ("below the random encoder" in sentence) == (knn < 0.5)
+
+
+def test_a_good_run_raises_nothing(tmp_path: Path) -> None:
+    prepared = job("pretrain", tmp_path / "run", *BARE, "epochs=6")
+    results = prepared.run()
+    assert results["alarms"] == []
+    assert len(read_metrics(tmp_path / "run" / "metrics.csv")["train_loss"]) == 60
