@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.runs import REPOSITORY
+
 PACKAGE = REPOSITORY / "mae"
 MODULES = sorted(path.relative_to(REPOSITORY) for path in PACKAGE.rglob("*.py"))
 
