@@ -7,8 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 
 import mae
+
+# The same examples in every run, and no clock: a busy machine is no failure.
+settings.register_profile("quick", deadline=None, max_examples=50, derandomize=True, database=None)
+settings.load_profile("quick")
 
 TINY: dict[str, Any] = {
     "name": "vit_tiny_patch16_224",
