@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -80,7 +80,7 @@ def write_tables(runs: Sequence[Path], into: Path | None = None) -> None:
     console.print(f"table    {into / 'table.md'}", highlight=False, soft_wrap=True)
 
 
-def _run(root: str, prepare: Prepare, overrides: Sequence[str]) -> None:
+def _run(root: Literal["pretrain", "finetune"], prepare: Prepare, overrides: Sequence[str]) -> None:
     with one_line_errors():
         job = prepare(compose(root, overrides), overrides)
     run_job(job)

@@ -134,7 +134,7 @@ def source_config(src: str, overrides: Sequence[str]) -> dict[str, Any]:
     """
     if not any(text.startswith("data=") for text in overrides):
         overrides = [f"data={_kind(Path(src).expanduser())}", *overrides]
-    config: dict[str, Any] = compose("pretrain", overrides)["data"]
+    config: dict[str, Any] = compose("pretrain", overrides).data.model_dump()
     if src == "-":
         return config
     if "root" not in config:

@@ -76,7 +76,7 @@ def run_demo(folder: Path, draws: Sequence[int] = DRAWS, overrides: Sequence[str
                 *overrides,
             ],
         )
-        config["checkpoint"] = str(run) if pretrained else None
+        config.checkpoint = str(run) if pretrained else None
         accuracies[name].append(finetune.prepare(config).run()["test_top1"])
 
     summary = {"pretraining": results, "test_top1": accuracies}
@@ -145,7 +145,7 @@ def _write_report(folder: Path, run: Path, results: Mapping[str, Any], table: Ta
         ],
         tiles=tiles(results),
         tables=[table],
-        pictures=run_pictures(run, config),
+        pictures=run_pictures(run, config.plain()),
         curves=run_curves(run, results),
         command="make demo",
         config=(run / "config.yaml").read_text(encoding="utf-8"),

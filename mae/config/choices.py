@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mae.config.schema.roots import RunConfig
 from mae.data.inspection import Inspection
 from mae.data.reading.augment import can_augment
 from mae.data.streaming.stream import choose_lanes
@@ -47,9 +48,9 @@ class Choice:
 
 
 class Choices:
-    """Fills what is null in a nested config, and keeps the reasons."""
+    """Fills what is null in a config, and keeps the reasons."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.made: list[Choice] = []
 
@@ -57,17 +58,17 @@ class Choices:
         """Return the value at a dotted key, None where a part of the way is missing."""
         node: Any = self.config
         for part in key.split("."):
-            node = node.get(part) if isinstance(node, Mapping) else None
+            node = getattr(node, part, None)
         return node
 
     def fill(self, key: str, value: Any, reason: str) -> Any:
         """Set a dotted key where it is null; return what then stands there."""
         if self.get(key) is None:
             *groups, leaf = key.split(".")
-            node = self.config
+            node: Any = self.config
             for group in groups:
-                node = node.setdefault(group, {})
-            node[leaf] = value
+                node = getattr(node, group)
+            setattr(node, leaf, value)
             self.made.append(Choice(key, value, reason))
         return self.get(key)
 
@@ -108,8 +109,8 @@ def choose_images_and_model(
         groups.remove("decoder")
     for group in groups:
         for key, value in values[group].items():
-            if group in choices.config and choices.get(f"{group}.{key}") is None:
-                choices.config[group][key] = value
+            if hasattr(choices.config, group) and choices.get(f"{group}.{key}") is None:
+                setattr(getattr(choices.config, group), key, value)
 
 
 def choose_loading(choices: Choices, look: Inspection, machine: Machine, devices: int) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, TypeVar, overload
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -20,10 +19,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mae.config.checks import Config, leaves
+from mae.config.reading import ROOTS, leaves, nearest, read_config
+from mae.config.schema.roots import FinetuneConfig, PretrainConfig, RunConfig
 from mae.run.exits import Job, one_line_errors, run_job
 
-Prepare = Callable[[Config, Sequence[str]], Job]
+Prepare = Callable[[Any, Sequence[str]], Job]
+C = TypeVar("C", bound=RunConfig)
 
 
 def config_folder() -> Path:
@@ -33,7 +34,20 @@ def config_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
-def compose(root: str, overrides: Sequence[str] = ()) -> Config:
+@overload
+def compose(root: Literal["pretrain"], overrides: Sequence[str] = ()) -> PretrainConfig: ...
+@overload
+def compose(root: Literal["finetune"], overrides: Sequence[str] = ()) -> FinetuneConfig: ...
+def compose(root: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Compose a config from its root and overrides, and check its values.
+
+    Raises:
+        ValueError: An override names what does not exist, or a value is wrong.
+    """
+    return read_config(ROOTS[root], compose_values(root, overrides))
+
+
+def compose_values(root: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Compose a config from its root (``pretrain`` or ``finetune``) and overrides, as plain values.
 
     Raises:
@@ -53,14 +67,14 @@ def compose(root: str, overrides: Sequence[str] = ()) -> Config:
             _explain(root, overrides, error)
 
 
-def plain(config: DictConfig) -> Config:
+def plain(config: DictConfig) -> dict[str, Any]:
     """Return a config as plain dicts and lists, interpolations resolved; what is missing stays ``???``."""
     content = OmegaConf.to_container(config, resolve=True)
     assert isinstance(content, dict), "a root config is a mapping"
     values = {str(key): value for key, value in content.items() if key != "hydra"}
     for key in ("run_dir", "checkpoint", "data.root", "data.name", "model.name"):
         group, _, leaf = key.rpartition(".")
-        node = values.get(group, {}) if group else values
+        node = values.get(group) or {} if group else values
         if isinstance(node.get(leaf), int | float):  # a folder named 2024
             node[leaf] = str(node[leaf])
     return values
@@ -91,7 +105,7 @@ def _explain(root: str, overrides: Sequence[str], error: Exception) -> NoReturn:
             options = _options(key)
             wanted = str(override.value())
             if wanted not in options:
-                raise ValueError(f"{key}={wanted} does not exist: {_nearest(wanted, options)}") from None
+                raise ValueError(f"{key}={wanted} does not exist: {nearest(wanted, options)}") from None
             continue
         try:  # a group option may bring keys that the defaults have not
             known = leaves(plain(hydra.compose(root, chosen)))
@@ -100,7 +114,7 @@ def _explain(root: str, overrides: Sequence[str], error: Exception) -> NoReturn:
         if key.startswith("model.options.") and not override.is_add():
             raise ValueError(f"{key} is an argument of the timm model, added by a plus sign: +{text}") from None
         if key not in known and not any(name.startswith(f"{key}.") for name in known):
-            hint = _owner(root, key) or _nearest(key, [*known, *groups])
+            hint = _owner(root, key) or nearest(key, [*known, *groups])
             raise ValueError(f"{key} is not an option here: {hint}") from None
     raise ValueError(str(error).splitlines()[0]) from None
 
@@ -130,17 +144,6 @@ def _owner(root: str, key: str) -> str | None:
     return f"it belongs to {group}={' or '.join(owners[:3])}, so give that too" if owners else None
 
 
-def _nearest(wanted: str, known: Sequence[str]) -> str:
-    # A slip of the hand, then a right name in the wrong group, such as lr for optim.base_lr, then whatever is nearest.
-    alike = [name for name in known if wanted.rpartition(".")[2] in name.rpartition(".")[2]]
-    near = (
-        difflib.get_close_matches(wanted, known, n=1, cutoff=0.8)
-        or difflib.get_close_matches(wanted, alike, n=1, cutoff=0)
-        or difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
-    )
-    return f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}"
-
-
 FREE_ON_RESUME = (
     *("resume", "run_dir", "trainer", "logger", "callbacks"),
     *("data.root", "data.index", "data.num_workers", "data.max_unreadable"),
@@ -148,7 +151,7 @@ FREE_ON_RESUME = (
 """What may differ when a run goes on: where and how fast it runs, not what it computes."""
 
 
-def resumed_config(config: Config, stored: Config, overrides: Sequence[str]) -> Config:
+def resumed_config(config: C, stored: Mapping[str, Any], overrides: Sequence[str]) -> C:
     """Return the config of a run that goes on: as it was started, but for what may differ.
 
     Repeating the first command and giving ``run_dir`` and ``resume=true`` alone are both fine.
@@ -156,14 +159,12 @@ def resumed_config(config: Config, stored: Config, overrides: Sequence[str]) -> 
     Raises:
         ValueError: An override would change what the run computes.
     """
-    if ("checkpoint" in stored) != ("checkpoint" in config):
+    if ("checkpoint" in stored) != isinstance(config, FinetuneConfig):
         other = "train_finetune.py" if "checkpoint" in stored else "train_pretrain.py"
-        raise ValueError(f"run_dir={config['run_dir']} holds a run of {other}: resume it with that script")
+        raise ValueError(f"run_dir={config.run_dir} holds a run of {other}: resume it with that script")
     # What a run of an earlier version did not know has its default; the keys of other groups say what it is.
-    merged = OmegaConf.create(
-        {**stored, **{group: {**config[group], **stored[group]} for group in ("data", "trainer")}}
-    )
-    now, then = leaves(config), leaves(stored)
+    merged = OmegaConf.create(dict(stored))
+    now, then = leaves(config.plain()), leaves(stored)
     for text in overrides:
         key = text.partition("=")[0].lstrip("+~")
         # An experiment sets values of every group.
@@ -171,15 +172,15 @@ def resumed_config(config: Config, stored: Config, overrides: Sequence[str]) -> 
             if now[leaf] is None or leaf == "resume":
                 continue
             if any(leaf == free or leaf.startswith(f"{free}.") for free in FREE_ON_RESUME):
-                OmegaConf.update(merged, leaf, now[leaf])
+                OmegaConf.update(merged, leaf, now[leaf], force_add=True)
             elif leaf in then and now[leaf] != then[leaf]:
                 raise ValueError(
-                    f"{leaf}={now[leaf]} differs from the {then[leaf]} that {config['run_dir']} was started with: "
+                    f"{leaf}={now[leaf]} differs from the {then[leaf]} that {config.run_dir} was started with: "
                     f"leave it out, or start a new run"
                 )
-    merged.run_dir = config["run_dir"]
+    merged.run_dir = config.run_dir
     merged.resume = True
-    return plain(merged)
+    return read_config(type(config), plain(merged))
 
 
 def script(
@@ -206,7 +207,7 @@ def script(
             with one_line_errors():
                 if sweeping:
                     place_in_sweep(values, context.job.num)
-                job = prepare(values, list(context.overrides.task))
+                job = prepare(read_config(ROOTS[root], values), list(context.overrides.task))
         except SystemExit:
             if not sweeping:
                 raise
@@ -218,7 +219,7 @@ def script(
     def main() -> None:
         arguments, _ = get_args_parser().parse_known_args()
         with one_line_errors():
-            compose(root, [_first_value(text) if arguments.multirun else text for text in arguments.overrides])
+            compose_values(root, [_first_value(text) if arguments.multirun else text for text in arguments.overrides])
         GlobalHydra.instance().clear()
         if arguments.multirun and not any(text.startswith("run_dir=") for text in arguments.overrides):
             sys.argv.append(f"run_dir=runs/sweeps/{time.strftime('%Y-%m-%d_%H-%M-%S')}")
@@ -233,7 +234,7 @@ def script(
     return main
 
 
-def place_in_sweep(values: Config, number: int) -> None:
+def place_in_sweep(values: dict[str, Any], number: int) -> None:
     """Give a job of a sweep its own folder, and one device.
 
     Raises:

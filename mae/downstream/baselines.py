@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from mae.config.checks import Config
+from mae.config.schema.roots import FinetuneConfig
 from mae.data.datamodule import ImageData
 from mae.downstream.labelled_data import model_config
 from mae.evaluation.frozen.features import extract_features, raw_pixels
@@ -15,25 +15,25 @@ from mae.evaluation.frozen.logistic import fit_logistic
 from mae.models.backbones.backbone import Backbone
 from mae.models.protocols import PROBES
 from mae.report.tables import Row, Table
-from mae.run.run import Setting
+from mae.run.setting import Setting
 from mae.training.classifying import FinetuningModule
 
 PIXEL_IMAGES = 10_000
 """Labelled images that the classifier of raw pixels learns from, and images that it is scored on, at most."""
 
 
-def baseline_config(setting: Setting, encoder: Backbone) -> Config:
+def baseline_config(setting: Setting, encoder: Backbone) -> FinetuneConfig:
     """Return the config of the same run from random weights, in the run folder's ``baseline``."""
     config = copy.deepcopy(setting.config)
     config.update(
         run_dir=str(setting.folder.path / "baseline"), checkpoint=None, baselines=False, model=model_config(encoder)
     )
-    config["trainer"]["progress"] = False
-    config["logger"] = {"name": "csv"}
+    config.trainer.progress = False
+    config.logger = {"name": "csv"}
     return config
 
 
-def earlier_results(config: Config) -> dict[str, Any] | None:
+def earlier_results(config: FinetuneConfig) -> dict[str, Any] | None:
     """Return the results of the baseline where an earlier part of the run has finished it."""
     path = f"{config['run_dir']}/results.json"
     try:

@@ -10,8 +10,8 @@ from typing import Any
 import lightning as L
 
 from mae.checkpoints.load import encoder_from, read_checkpoint, read_pickle
-from mae.config.checks import Config
 from mae.config.choices import choose_loading
+from mae.config.schema.roots import FinetuneConfig
 from mae.data.datamodule import ImageData
 from mae.data.inspection import inspect_images
 from mae.data.open_splits import open_splits, refuse_stream
@@ -22,13 +22,15 @@ from mae.downstream.segmentation_evaluation import (
     prepare_segmentation_evaluation,
 )
 from mae.models.protocols import create_classifier
+from mae.run.builders import build_data, build_evaluator
 from mae.run.folder import RunFolder, shared_with_children
-from mae.run.run import Setting, build_data, build_evaluator, image_size, open_setting, write_run
+from mae.run.run import write_run
+from mae.run.setting import Setting, image_size, open_setting
 from mae.training.classifying import FinetuningModule
 from mae.training.summary import model_rows, show_summary
 
 
-def prepare_evaluation(config: Config, overrides: Sequence[str] = ()) -> Evaluation | SegmentationEvaluation:
+def prepare_evaluation(config: FinetuneConfig, overrides: Sequence[str] = ()) -> Evaluation | SegmentationEvaluation:
     """Check everything and build every part, before any work starts.
 
     ``checkpoint`` names the classifier and ``run_dir`` where the scores go; with ``run_dir`` alone, the run in it is scored, into
@@ -38,14 +40,14 @@ def prepare_evaluation(config: Config, overrides: Sequence[str] = ()) -> Evaluat
         ValueError: There is no classifier, or the data hold a class that it does not know.
         FileNotFoundError: A folder or checkpoint does not exist.
     """
-    if config["checkpoint"] == "???" and config["run_dir"] is not None:
-        run = Path(config["run_dir"])
-        config["checkpoint"], config["run_dir"] = str(run), str(_next_free(run / "evaluation"))
-    if config["checkpoint"] in ("???", None):
+    if config.checkpoint == "???" and config.run_dir is not None:
+        run = Path(config.run_dir)
+        config.checkpoint, config.run_dir = str(run), str(_next_free(run / "evaluation"))
+    if config.checkpoint in ("???", None):
         raise ValueError(
             "evaluate_only=true needs a finished classifier: checkpoint=RUN, the folder of a second-stage run"
         )
-    path = classifier_file(Path(config["checkpoint"]))
+    path = classifier_file(Path(config.checkpoint))
     trained = read_pickle(path).get("hyper_parameters", {})
     if "protocol" not in trained and "task" not in trained:
         raise ValueError(
@@ -53,15 +55,15 @@ def prepare_evaluation(config: Config, overrides: Sequence[str] = ()) -> Evaluat
         )
     given = {text.partition("=")[0].lstrip("+") for text in overrides}
     if not given & {"data", "data.source", "data.root", "data.name", "experiment"}:
-        loading = {key: value for key, value in config["data"].items() if f"data.{key}" in given}
-        config["data"] = {**config["data"], **stored_data(path), **loading}
+        loading = {key: value for key, value in config.data.items() if f"data.{key}" in given}
+        config.data = {**config.data, **stored_data(path), **loading}
     if "task" in trained:
         return prepare_segmentation_evaluation(config, overrides, path, trained)
     setting = open_setting(config, "evaluate", overrides)
-    setting.config["protocol"] = trained["protocol"]
+    setting.config.protocol = trained["protocol"]
     checkpoint = read_checkpoint(path)
-    refuse_stream(setting.config["data"])
-    splits = open_splits(setting.config["data"], setting.folder.path)
+    refuse_stream(setting.config.data)
+    splits = open_splits(setting.config.data, setting.folder.path)
     look = inspect_images(splits.train)
     follow_checkpoint(setting.choices, checkpoint)
     encoder, _ = encoder_from(checkpoint, image_size=image_size(setting.config))
@@ -70,7 +72,7 @@ def prepare_evaluation(config: Config, overrides: Sequence[str] = ()) -> Evaluat
         "batch_size", max(setting.shares, min(256, look.count) // setting.shares * setting.shares), "no training"
     )
     data = build_data(setting, splits, encoder)
-    known = match_classes(splits.train.classes, trained["classes"], setting.config["data"]["source"])
+    known = match_classes(splits.train.classes, trained["classes"], setting.config.data.source)
     classes = tuple(trained["classes"])
     model = create_classifier(encoder, len(classes), trained["protocol"])
     module = FinetuningModule(model, trained["protocol"], classes)
@@ -106,7 +108,7 @@ def classifier_file(path: Path) -> Path:
     return path
 
 
-def stored_data(path: Path) -> Config:
+def stored_data(path: Path) -> FinetuneConfig:
     """Return the config group ``data`` of the run that a checkpoint belongs to.
 
     Raises:
@@ -115,7 +117,7 @@ def stored_data(path: Path) -> Config:
     config = RunFolder(path.parent.parent, resume=True).stored_config
     if config is None:
         raise ValueError(f"{path} lies in no run folder, which would say its data: give data=... and data.root=DIR")
-    data: Config = config["data"]
+    data: FinetuneConfig = config.data
     return data
 
 
@@ -141,7 +143,7 @@ class Evaluation:
     """A finished classifier and the data to score it on.
 
     Attributes:
-        setting: Config, folder and machine.
+        setting: FinetuneConfig, folder and machine.
         data: Its ``scored`` split is read.
         module: Built as the checkpoint's; the weights are loaded when it runs.
         trainer: On any number of processes.
@@ -164,7 +166,7 @@ class Evaluation:
             scored = score(self.trainer, self.module, self.data, folder.path, self.path, self.known)
         if scored is None:
             return {}
-        results = {"stage": "evaluate", "protocol": self.setting.config["protocol"]["name"], **scored.results}
+        results = {"stage": "evaluate", "protocol": self.setting.config.protocol.name, **scored.results}
         top5 = f", top-5 {scored.scores.top5:.1%}" if scored.scores.top5 is not None else ""
         verdict = (
             f"{results[f'{scored.split}_images']:,} {scored.split} images: top-1 {scored.scores.top1:.1%}{top5}; "

@@ -13,8 +13,8 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from mae.checkpoints.load import read_pickle
-from mae.config.checks import Config
 from mae.config.choices import choose_baselines, choose_finetuning
+from mae.config.schema.roots import FinetuneConfig
 from mae.data.source import Splits
 from mae.downstream.baselines import baseline_config, baseline_table, classify_pixels, earlier_results
 from mae.downstream.evaluate import prepare_evaluation
@@ -31,15 +31,17 @@ from mae.downstream.segmentation import prepare_segmentation
 from mae.downstream.sweep import Sweep
 from mae.models.backbones.backbone import Backbone
 from mae.models.protocols import PROBES, PROTOCOLS
+from mae.run.builders import build_data, build_optimization
 from mae.run.exits import Job
 from mae.run.folder import RunFolder
-from mae.run.run import Run, Setting, build_data, build_optimization, open_setting
+from mae.run.run import Run
+from mae.run.setting import Setting, open_setting
 from mae.training.classifying import FinetuningModule
 from mae.training.mixing import BatchAugmentation
 from mae.training.summary import Rows, model_rows, optimization_rows
 
 
-def prepare(config: Config, overrides: Sequence[str] = ()) -> Job:
+def prepare(config: FinetuneConfig, overrides: Sequence[str] = ()) -> Job:
     """Check everything and build every part, before any work starts.
 
     Args:
@@ -51,14 +53,14 @@ def prepare(config: Config, overrides: Sequence[str] = ()) -> Job:
         FileNotFoundError: A folder or checkpoint does not exist.
         ImportError: An extra is needed and not installed.
     """
-    stored = RunFolder(Path(config["run_dir"]), resume=True).stored_config if config["run_dir"] else None
-    if config["resume"] and stored and (stored.get("evaluate_only") or _trains_nothing(stored)):
+    stored = RunFolder(Path(config.run_dir), resume=True).stored_config if config.run_dir else None
+    if config.resume and stored and (stored.get("evaluate_only") or _trains_nothing(stored)):
         raise ValueError(
             f"run_dir={config['run_dir']} holds an evaluation, which cannot be resumed: start it anew in another run_dir"
         )
-    if config["evaluate_only"]:
+    if config.evaluate_only:
         return prepare_evaluation(config, overrides)
-    asked = stored if config["resume"] and stored else config  # run_dir and resume=true say all
+    asked = stored if config.resume and stored else config  # run_dir and resume=true say all
     if asked.get("task", {}).get("name") == "segmentation":
         return prepare_segmentation(config, overrides)
     if _trains_nothing(config):
@@ -66,19 +68,19 @@ def prepare(config: Config, overrides: Sequence[str] = ()) -> Job:
     return prepare_training(config, overrides)
 
 
-def _trains_nothing(config: Config) -> bool:
+def _trains_nothing(config: FinetuneConfig) -> bool:
     return bool(config.get("protocol", {}).get("name") == "features")
 
 
-def prepare_training(config: Config, overrides: Sequence[str] = ()) -> Finetuning:
+def prepare_training(config: FinetuneConfig, overrides: Sequence[str] = ()) -> Finetuning:
     """Prepare a protocol that trains something; as ``prepare``."""
-    if config["protocol"].get("sweep"):
+    if config.protocol.get("sweep"):
         require_one_device(config, "protocol.sweep=true")
     setting = open_setting(config, "finetune", overrides)
-    config, protocol = setting.config, setting.config["protocol"]
-    if protocol["name"] not in PROTOCOLS:
+    config, protocol = setting.config, setting.config.protocol
+    if protocol.name not in PROTOCOLS:
         known = f"choose one of {', '.join((*PROTOCOLS, 'features'))}"
-        hint = "it belongs to task=segmentation" if protocol["name"] == "dense" else known
+        hint = "it belongs to task=segmentation" if protocol.name == "dense" else known
         raise ValueError(f"protocol.name={protocol['name']!r} is unknown: {hint}")
     checkpoint = open_checkpoint(config)
     splits, look = open_labelled(setting, checkpoint)
@@ -89,7 +91,7 @@ def prepare_training(config: Config, overrides: Sequence[str] = ()) -> Finetunin
     check_classes(setting, classes)
 
     encoder, report = build_encoder(config, checkpoint)
-    if config["trainer"]["grad_checkpointing"]:
+    if config.trainer.grad_checkpointing:
         encoder.set_grad_checkpointing()
     check_batch_norm(setting, encoder)
     model = build_classifier(config, protocol, encoder, len(classes))
@@ -100,35 +102,35 @@ def prepare_training(config: Config, overrides: Sequence[str] = ()) -> Finetunin
         **{key: protocol.get(key) or 0.0 for key in ("mixup", "cutmix", "erasing", "label_smoothing")},
     )
     module = FinetuningModule(
-        model, protocol, classes, optimization=optimization, augmentation=augmentation, seed=config["seed"]
+        model, protocol, classes, optimization=optimization, augmentation=augmentation, seed=config.seed
     )
     sweep = Sweep.of(setting, encoder, optimization) if protocol.get("sweep") else None
-    if config["trainer"]["compile"]:
+    if config.trainer.compile:
         model.compile()
     averaging: list[Callback] = []
     if protocol.get("ema"):
         # Not Lightning's EMAWeightAveraging, whose sum of two products moves frozen weights by rounding; this one interpolates.
-        averaging.append(WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(protocol["ema"])))  # type: ignore[no-untyped-call]
+        averaging.append(WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(protocol.ema)))  # type: ignore[no-untyped-call]
     trainer, progress = Run.build_trainer(setting, optimization.total_steps, "val_top1", "max", averaging)
 
     job = Finetuning(setting, data, module, trainer, progress, averaging, sweep, checkpoint is not None)
-    start = str(report) if report else "random, and frozen: a baseline" if protocol["name"] in PROBES else "random"
+    start = str(report) if report else "random, and frozen: a baseline" if protocol.name in PROBES else "random"
     rows: Rows = [
         ("data", describe_splits(f"{look}, {len(classes)} classes", splits)),
         ("weights", start),
         *model_rows(encoder, model),
-        *optimization_rows(optimization, model, config["optim"]["base_lr"], config["batch_size"], setting.micro_batch),
+        *optimization_rows(optimization, model, config.optim.base_lr, config.batch_size, setting.micro_batch),
     ]
     if protocol.get("layer_decay", 1.0) != 1.0 and not encoder.depth:
         rows.append(("layer decay", f"not in force: {encoder.config['name']} has no blocks to tell apart"))
     if sweep is not None:
         rows.append(("sweep", f"{len(sweep.candidates)} probes side by side, on features extracted once"))
-    if protocol.get("ema") and 1 / (1 - protocol["ema"]) > optimization.total_steps / 2:
-        remembered = round(1 / (1 - protocol["ema"]))
+    if protocol.get("ema") and 1 / (1 - protocol.ema) > optimization.total_steps / 2:
+        remembered = round(1 / (1 - protocol.ema))
         rows.append(
             ("warning", f"protocol.ema={protocol['ema']} remembers {remembered:,} steps, too many for a run this short")
         )
-    job.show_summary(protocol["name"], rows)
+    job.show_summary(protocol.name, rows)
     return job
 
 
@@ -140,7 +142,7 @@ def describe_splits(train: str, splits: Splits) -> str:
 
 def check_batches(setting: Setting, count: int) -> None:
     """Raise a ValueError where the protocol cannot work with the batches of a device; ``count`` images are there."""
-    protocol, size, micro = setting.config["protocol"], setting.config["batch_size"], setting.micro_batch
+    protocol, size, micro = setting.config.protocol, setting.config.batch_size, setting.micro_batch
     if (protocol.get("batch_norm") or protocol.get("sweep")) and micro < 2:
         raise ValueError(f"batch_size={size} gives a device one image, and the probe's BatchNorm needs two or more")
     mixed = [f"protocol.{key}={protocol[key]}" for key in ("mixup", "cutmix") if protocol.get(key)]
@@ -154,7 +156,7 @@ def check_batches(setting: Setting, count: int) -> None:
 
 def check_batch_norm(setting: Setting, encoder: Backbone) -> None:
     """Raise a ValueError where an encoder that learns would normalise a batch of one image."""
-    learns = setting.config["protocol"]["name"] not in PROBES
+    learns = setting.config.protocol.name not in PROBES
     if learns and setting.micro_batch < 2 and any(isinstance(part, nn.BatchNorm2d) for part in encoder.modules()):
         raise ValueError(
             f"batch_size={setting.config['batch_size']} gives a device one image, and the BatchNorm of {encoder.config['name']} "
@@ -193,7 +195,7 @@ class Finetuning(Run):
 
     def run(self) -> Mapping[str, Any]:
         """Train, choose the best epoch on validation, score the test split once, then the baselines; return the results."""
-        config, protocol = self.setting.config, self.setting.config["protocol"]
+        config, protocol = self.setting.config, self.setting.config.protocol
         best = self.setting.folder.path / "checkpoints" / "best.ckpt"
         if self.sweep is None:
             self.fit()
@@ -210,10 +212,10 @@ class Finetuning(Run):
         assert labels is not None, "labelled_splits() refuses data without labels"
         results: dict[str, Any] = {
             "stage": "finetune",
-            "protocol": protocol["name"],
+            "protocol": protocol.name,
             **validated,
             **(scored.results if scored else {}),
-            "epochs": config["epochs"],
+            "epochs": config.epochs,
             "labelled_images": len(labels),
             "largest_class_share": float(np.bincount(labels).max() / len(labels)),
             "parameters": sum(parameter.numel() for parameter in self.module.model.parameters()),
@@ -234,13 +236,13 @@ class Finetuning(Run):
     def run_baselines(self) -> dict[str, float]:
         """Return the accuracies that the result stands beside, where the config asks for them."""
         config = self.setting.config
-        if not config["baselines"]:
+        if not config.baselines:
             return {}
         self.say("measuring the baselines: raw pixels" + (", random weights" if self.pretrained else ""), style="dim")
         accuracies = classify_pixels(self.module, self.data)
         if self.pretrained:
             other = baseline_config(self.setting, self.module.model.encoder)
-            results = (earlier_results(other) if config["resume"] else None) or prepare_training(other).run()
+            results = (earlier_results(other) if config.resume else None) or prepare_training(other).run()
             split = self.data.scored[0]
             if results:  # the first process alone has them
                 accuracies["random_top1"] = results[f"{split}_top1"]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from mae.config.checks import Config
+from mae.config.schema.roots import FinetuneConfig
 from mae.data.datamodule import ImageData
 from mae.data.source import Source, few_labels
 from mae.data.statistics import pixel_tensors
@@ -22,13 +22,15 @@ from mae.evaluation.intervals import mean_interval
 from mae.models.backbones.backbone import Backbone
 from mae.report.figures import lines_svg
 from mae.report.tables import Row, Table
-from mae.run.run import Setting, build_data, build_evaluator, open_setting, write_run
+from mae.run.builders import build_data, build_evaluator
+from mae.run.run import write_run
+from mae.run.setting import Setting, open_setting
 from mae.training.summary import model_rows, show_summary
 
 PRETRAINED, RANDOM, PIXELS = "pretrained", "same encoder, random weights", "raw pixels"
 
 
-def prepare_features(config: Config, overrides: Sequence[str] = ()) -> FrozenFeatures:
+def prepare_features(config: FinetuneConfig, overrides: Sequence[str] = ()) -> FrozenFeatures:
     """Check everything and build every part, before any work starts.
 
     Raises:
@@ -47,7 +49,7 @@ def prepare_features(config: Config, overrides: Sequence[str] = ()) -> FrozenFea
         encoders[PRETRAINED] = encoder
         config = {**config, "model": model_config(encoder)}
     encoders[RANDOM] = build_encoder(config, None)[0]
-    features = {name: frozen(one.eval(), config["protocol"]["pool"]) for name, one in encoders.items()}
+    features = {name: frozen(one.eval(), config.protocol.pool) for name, one in encoders.items()}
     data = build_data(setting, splits, encoder)
     if not setting.quiet:
         split, source = data.scored
@@ -68,7 +70,7 @@ class FrozenFeatures:
     """Encoders and the data to measure them on.
 
     Attributes:
-        setting: Config, folder and machine.
+        setting: FinetuneConfig, folder and machine.
         data: Training images vote and are fitted, validation chooses, the ``scored`` split is scored.
         encoders: By name.
         features: What turns standardised images into features, by name; raw pixels among them.
@@ -106,8 +108,8 @@ class FrozenFeatures:
                 val,
                 last,
                 splits.train.classes,
-                draws=setting.config["protocol"]["draws"],
-                seed=setting.config["seed"],
+                draws=setting.config.protocol.draws,
+                seed=setting.config.seed,
                 say=lambda line, name=name: setting.say(f"{name}: {line}", style="dim"),  # type: ignore[misc]
             )
         ours = next(iter(scores))
@@ -127,7 +129,7 @@ class FrozenFeatures:
         return results
 
     def _statistics(self) -> tuple[Sequence[float], Sequence[float]]:
-        options = self.setting.config["data"]
+        options = self.setting.config.data
         return options["mean"], options["std"]
 
 

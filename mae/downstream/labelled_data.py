@@ -13,9 +13,9 @@ import torch
 
 from mae.checkpoints.format import Checkpoint
 from mae.checkpoints.load import LoadReport, encoder_from, read_checkpoint
-from mae.config.checks import Config
 from mae.config.choices import Choices, choose_images_and_model, choose_loading
 from mae.config.composing import load_preset
+from mae.config.schema.roots import FinetuneConfig
 from mae.data.inspection import Inspection, inspect_images
 from mae.data.open_splits import open_splits, refuse_stream
 from mae.data.source import Splits, Subset, few_labels
@@ -24,37 +24,37 @@ from mae.models.backbones.backbone import Backbone
 from mae.models.backbones.create import create_backbone
 from mae.models.classifier import Classifier
 from mae.models.protocols import create_classifier
-from mae.run.run import Setting, image_size
+from mae.run.setting import Setting, image_size
 
 HEAD = 10
 """First number of the key of the head's random stream."""
 
 
-def require_one_device(config: Config, what: str) -> None:
+def require_one_device(config: FinetuneConfig, what: str) -> None:
     """Let ``trainer.devices=auto`` mean one, for work that a second device would only repeat.
 
     Raises:
         ValueError: More are asked for.
     """
-    devices = config["trainer"]["devices"]
+    devices = config.trainer.devices
     if devices == "auto":
-        config["trainer"]["devices"] = 1
+        config.trainer.devices = 1
     elif devices not in (1, "1") and not (isinstance(devices, list) and len(devices) == 1):
         raise ValueError(f"{what} works on one device: leave trainer.devices={devices} out")
 
 
-def open_checkpoint(config: Config) -> Checkpoint | None:
+def open_checkpoint(config: FinetuneConfig) -> Checkpoint | None:
     """Read the checkpoint that the config names; None where it asks for random weights.
 
     Raises:
         ValueError: None is named, or it cannot be read.
         FileNotFoundError: There is nothing at the path.
     """
-    if config["checkpoint"] == "???":
+    if config.checkpoint == "???":
         raise ValueError(
             f"checkpoint is missing: give a run folder{newest_run()}, or checkpoint=null to start from scratch"
         )
-    return None if config["checkpoint"] is None else read_checkpoint(config["checkpoint"])
+    return None if config.checkpoint is None else read_checkpoint(config.checkpoint)
 
 
 def newest_run() -> str:
@@ -80,15 +80,15 @@ def open_labelled(setting: Setting, checkpoint: Checkpoint | None) -> tuple[Spli
     return splits, look
 
 
-def labelled_splits(config: Config, run_dir: Path | None = None) -> Splits:
+def labelled_splits(config: FinetuneConfig, run_dir: Path | None = None) -> Splits:
     """Open labelled data, with the draw of training labels that the config asks for.
 
     Raises:
         ValueError: There are no labels, fewer than asked for, or none of a class that is to be recognised.
     """
-    refuse_stream(config["data"])
-    splits = open_splits(config["data"], run_dir)
-    source, train = config["data"]["source"], splits.train
+    refuse_stream(config.data)
+    splits = open_splits(config.data, run_dir)
+    source, train = config.data.source, splits.train
     if source == "segmentation_folder":
         raise ValueError(
             "data=segmentation_folder has masks, and labels of no whole image: task=segmentation learns from masks"
@@ -114,9 +114,7 @@ def labelled_splits(config: Config, run_dir: Path | None = None) -> Splits:
                     f"the class {train.classes[unseen[0]]!r} has images for {name} and none for training: add some, or leave the "
                     f"class out"
                 )
-    chosen = few_labels(
-        train.labels, train.classes, config["seed"], config["labels_per_class"], config["label_fraction"]
-    )
+    chosen = few_labels(train.labels, train.classes, config.seed, config.labels_per_class, config.label_fraction)
     return splits if len(chosen) == len(train) else replace(splits, train=Subset(train, chosen))
 
 
@@ -126,7 +124,7 @@ def follow_checkpoint(choices: Choices, checkpoint: Checkpoint) -> None:
     Raises:
         ValueError: A value that the user gave says otherwise.
     """
-    encoder = checkpoint.config["encoder"]
+    encoder = checkpoint.config.encoder
     choices.fill("data.image_size", encoder["image_size"], "the checkpoint's")
     choices.fill("data.channels", encoder["in_channels"], "the checkpoint's")
     for key in ("mean", "std"):
@@ -145,23 +143,25 @@ def follow_checkpoint(choices: Choices, checkpoint: Checkpoint) -> None:
             )
 
 
-def build_encoder(config: Config, checkpoint: Checkpoint | None) -> tuple[Backbone, LoadReport | None]:
+def build_encoder(config: FinetuneConfig, checkpoint: Checkpoint | None) -> tuple[Backbone, LoadReport | None]:
     """Build the encoder: with the checkpoint's weights, or at random, as the seed decides."""
-    L.seed_everything(config["seed"], verbose=False)
-    drop_path = config["protocol"].get("drop_path", 0.0)
+    L.seed_everything(config.seed, verbose=False)
+    drop_path = config.protocol.get("drop_path", 0.0)
     if checkpoint is not None:
         return encoder_from(checkpoint, image_size=image_size(config), drop_path=drop_path)
     return create_backbone(
-        image_size=image_size(config), in_channels=config["data"]["channels"], drop_path=drop_path, **config["model"]
+        image_size=image_size(config), in_channels=config.data.channels, drop_path=drop_path, **config.model
     ), None
 
 
-def build_classifier(config: Config, protocol: Mapping[str, Any], encoder: Backbone, classes: int) -> Classifier:
+def build_classifier(
+    config: FinetuneConfig, protocol: Mapping[str, Any], encoder: Backbone, classes: int
+) -> Classifier:
     """Put a protocol's head on an encoder; the head's weights follow from the seed alone, whatever the encoder's."""
-    torch.manual_seed(derive_seed(HEAD, config["seed"]))
+    torch.manual_seed(derive_seed(HEAD, config.seed))
     return create_classifier(encoder, classes, protocol)
 
 
-def model_config(encoder: Backbone) -> Config:
+def model_config(encoder: Backbone) -> FinetuneConfig:
     """Return the config group ``model`` that builds this encoder again, at random weights."""
     return {key: value for key, value in encoder.config.items() if key not in ("image_size", "in_channels")}

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from mae.checkpoints.format import Checkpoint
-from mae.config.checks import Config
 from mae.config.choices import Choices, Machine, choose_images_and_model, choose_loading, choose_pace, multiple, rounded
 from mae.config.composing import load_preset
+from mae.config.schema.roots import FinetuneConfig
 from mae.data.datamodule import ImageData
 from mae.data.inspection import Inspection, inspect_images
 from mae.data.open_splits import open_splits
@@ -30,7 +30,9 @@ from mae.models.protocols import create_segmenter
 from mae.models.segmenter import Segmenter
 from mae.report.segmentation_pictures import iou_table, save_segmentations
 from mae.report.tables import Row, Table
-from mae.run.run import Run, Setting, build_data, build_optimization, open_setting
+from mae.run.builders import build_data, build_optimization
+from mae.run.run import Run
+from mae.run.setting import Setting, open_setting
 from mae.training.segmenting import SegmentationModule
 from mae.training.summary import Rows, model_rows, optimization_rows
 
@@ -38,7 +40,7 @@ SHOWN = 6
 """Images in the picture of a run."""
 
 
-def prepare_segmentation(config: Config, overrides: Sequence[str] = ()) -> Segmentation:
+def prepare_segmentation(config: FinetuneConfig, overrides: Sequence[str] = ()) -> Segmentation:
     """Check everything and build every part, before any work starts.
 
     Raises:
@@ -47,7 +49,7 @@ def prepare_segmentation(config: Config, overrides: Sequence[str] = ()) -> Segme
     """
     setting = open_setting(config, "finetune", overrides)
     config = setting.config
-    if config["protocol"]["name"] != "dense":
+    if config.protocol.name != "dense":
         raise ValueError(
             f"protocol={config['protocol']['name']} is for classes of images, and task=segmentation takes protocol=dense: leave it "
             f"out; protocol.frozen=true keeps the encoder as it is"
@@ -57,13 +59,13 @@ def prepare_segmentation(config: Config, overrides: Sequence[str] = ()) -> Segme
     choose_segmentation(setting.choices, look.count, setting.machine, setting.shares, checkpoint is not None)
 
     encoder, report = build_encoder(config, checkpoint)
-    if config["trainer"]["grad_checkpointing"]:
+    if config.trainer.grad_checkpointing:
         encoder.set_grad_checkpointing()
     model = build_segmenter(config, encoder, len(masks.classes))
     data = build_data(setting, splits, encoder, masks=True)
-    optimization = build_optimization(setting, encoder, data.steps_per_epoch, config["protocol"]["layer_decay"])
-    module = SegmentationModule(model, config["task"], masks.classes, optimization=optimization, seed=config["seed"])
-    if config["trainer"]["compile"]:
+    optimization = build_optimization(setting, encoder, data.steps_per_epoch, config.protocol.layer_decay)
+    module = SegmentationModule(model, config.task, masks.classes, optimization=optimization, seed=config.seed)
+    if config.trainer.compile:
         model.compile()
     trainer, progress = Run.build_trainer(setting, optimization.total_steps, "val_miou", "max")
     job = Segmentation(setting, data, module, trainer, progress, checkpoint is not None)
@@ -72,7 +74,7 @@ def prepare_segmentation(config: Config, overrides: Sequence[str] = ()) -> Segme
         ("weights", str(report) if report else "random"),
         *model_rows(encoder, model),
         ("neck", f"{type(model.neck).__name__} to {config['task']['neck_width']} channels, then a semantic FPN head"),
-        *optimization_rows(optimization, model, config["optim"]["base_lr"], config["batch_size"], setting.micro_batch),
+        *optimization_rows(optimization, model, config.optim.base_lr, config.batch_size, setting.micro_batch),
     ]
     job.show_summary("Segmentation", rows)
     return job
@@ -91,7 +93,7 @@ def open_masked(setting: Setting, checkpoint: Checkpoint | None) -> tuple[Splits
             raise ValueError(
                 f"{key}={config[key]} draws labelled images by their class, and masks have many: leave it out"
             )
-    splits, masks = open_masks(open_splits(config["data"], setting.folder.path))
+    splits, masks = open_masks(open_splits(config.data, setting.folder.path))
     choices.fill("data.classes", list(masks.classes), f"the ids in {masks.count:,} training masks")
     look = inspect_images(splits.train)
     if checkpoint is not None:
@@ -120,10 +122,10 @@ def choose_segmentation(choices: Choices, count: int, machine: Machine, shares: 
     )
 
 
-def build_segmenter(config: Config, encoder: Backbone, classes: int) -> Segmenter:
+def build_segmenter(config: FinetuneConfig, encoder: Backbone, classes: int) -> Segmenter:
     """Put neck and head on an encoder; their weights follow from the seed alone, whatever the encoder's."""
-    torch.manual_seed(derive_seed(HEAD, config["seed"]))
-    return create_segmenter(encoder, classes, config["task"], frozen=config["protocol"]["frozen"])
+    torch.manual_seed(derive_seed(HEAD, config.seed))
+    return create_segmenter(encoder, classes, config.task, frozen=config.protocol.frozen)
 
 
 @dataclass
@@ -158,7 +160,7 @@ class Segmentation(Run):
             **scored_results(split, scores),
             f"{split}_miou_commonest": trivial.mean_iou,
             f"{split}_images": len(source),
-            "epochs": config["epochs"],
+            "epochs": config.epochs,
             "labelled_images": len(self.data.splits.train),
             "parameters": parameters(self.module.model),
         }
@@ -167,7 +169,7 @@ class Segmentation(Run):
             return {}
         write_classes(folder / "per_class.csv", scores, self.module.classes)
         draw(self.module, self.data, folder / "pictures" / "segmentations.png")
-        beside = beside_table(results, split, self.pretrained, config["protocol"]["frozen"], trivial.pixel_accuracy)
+        beside = beside_table(results, split, self.pretrained, config.protocol.frozen, trivial.pixel_accuracy)
         return self.finish(
             self.module.model.encoder,
             results,
@@ -178,11 +180,11 @@ class Segmentation(Run):
     def run_baseline(self, split: str) -> dict[str, float]:
         """Return the figures of the same network from random weights, where the config asks for them."""
         config = self.setting.config
-        if not (config["baselines"] and self.pretrained):
+        if not (config.baselines and self.pretrained):
             return {}
         self.say("measuring the baseline: random weights", style="dim")
         other = baseline_config(self.setting, self.module.model.encoder)
-        results = (earlier_results(other) if config["resume"] else None) or prepare_segmentation(other).run()
+        results = (earlier_results(other) if config.resume else None) or prepare_segmentation(other).run()
         names = ("miou", "pixel_accuracy")
         return {f"random_{name}": results[f"{split}_{name}"] for name in names} if results else {}
 

@@ -10,8 +10,8 @@ from typing import Any
 import lightning as L
 
 from mae.checkpoints.load import encoder_from, read_checkpoint
-from mae.config.checks import Config
 from mae.config.choices import choose_loading
+from mae.config.schema.roots import FinetuneConfig
 from mae.data.datamodule import ImageData
 from mae.data.inspection import inspect_images
 from mae.data.open_splits import open_splits
@@ -21,14 +21,16 @@ from mae.downstream.segmentation import draw, scored_results, write_classes
 from mae.evaluation.segmentation_scores import commonest, measure_segmentation
 from mae.models.protocols import create_segmenter
 from mae.report.segmentation_pictures import iou_table
+from mae.run.builders import build_data, build_evaluator
 from mae.run.folder import shared_with_children
-from mae.run.run import Setting, build_data, build_evaluator, image_size, open_setting, write_run
+from mae.run.run import write_run
+from mae.run.setting import Setting, image_size, open_setting
 from mae.training.segmenting import SegmentationModule
 from mae.training.summary import model_rows, show_summary
 
 
 def prepare_segmentation_evaluation(
-    config: Config, overrides: Sequence[str], path: Path, trained: Mapping[str, Any]
+    config: FinetuneConfig, overrides: Sequence[str], path: Path, trained: Mapping[str, Any]
 ) -> SegmentationEvaluation:
     """Check everything and build every part, before any work starts.
 
@@ -42,11 +44,11 @@ def prepare_segmentation_evaluation(
         ValueError: The data have no masks, or ids that the segmenter does not know.
         FileNotFoundError: A folder does not exist.
     """
-    config["data"]["classes"] = list(trained["classes"])
+    config.data.classes = list(trained["classes"])
     setting = open_setting(config, "evaluate", overrides)
-    setting.config["task"] = dict(trained["task"])
+    setting.config.task = dict(trained["task"])
     checkpoint = read_checkpoint(path)
-    splits, masks = open_masks(open_splits(setting.config["data"], setting.folder.path))
+    splits, masks = open_masks(open_splits(setting.config.data, setting.folder.path))
     look = inspect_images(splits.train)
     follow_checkpoint(setting.choices, checkpoint)
     encoder, _ = encoder_from(checkpoint, image_size=image_size(setting.config))

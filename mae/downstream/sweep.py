@@ -21,7 +21,7 @@ from mae.models.classifier import Classifier, pool_tokens
 from mae.optim.schedule import scaled_lr
 from mae.report.figures import lines_svg
 from mae.report.page import Figure
-from mae.run.run import Setting
+from mae.run.setting import Setting
 from mae.training.classifying import FinetuningModule
 from mae.training.optimization import Optimization
 
@@ -52,10 +52,10 @@ class Sweep:
         Raises:
             ValueError: There is no learning rate to try, or gradients are to be clipped.
         """
-        factors = setting.config["protocol"]["sweep_factors"]
+        factors = setting.config.protocol.sweep_factors
         if not factors or min(factors) <= 0:
             raise ValueError(f"protocol.sweep_factors={factors} must be one or more positive numbers")
-        if setting.config["optim"]["clip_norm"] is not None:
+        if setting.config.optim.clip_norm is not None:
             raise ValueError("protocol.sweep=true clips no gradients: leave optim.clip_norm out")
         pools = ["mean", "token"] if encoder.has_class_token else ["mean"]
         rates = [float(f"{setting.config['optim']['base_lr'] * factor:.4g}") for factor in factors]
@@ -72,21 +72,21 @@ class Sweep:
             self._features(job, source, encoder, device) for source in (job.data.splits.train, job.data.splits.val)
         )
         self.probes = [self._probe(job, candidate) for candidate in self.candidates]
-        sampler = ShuffledSampler(len(train[1]), config["batch_size"], config["seed"])
+        sampler = ShuffledSampler(len(train[1]), config.batch_size, config.seed)
 
         def order(epoch: int) -> Tensor:
             sampler.set_epoch(epoch)
             return torch.tensor([index for _, index in sampler], device=device)
 
         with Progress(console=setting.console, disable=setting.quiet, transient=True) as bar:
-            task = bar.add_task(f"{len(self.probes)} probes", total=config["epochs"])
+            task = bar.add_task(f"{len(self.probes)} probes", total=config.epochs)
             self.winner = train_probes(
                 self.probes,
                 train,
                 val,
-                epochs=config["epochs"],
-                batch_size=config["batch_size"],
-                validate_every=config["trainer"]["validate_every"],
+                epochs=config.epochs,
+                batch_size=config.batch_size,
+                validate_every=config.trainer.validate_every,
                 order=order,
                 after_epoch=lambda epochs: bar.update(task, completed=epochs),
             )
@@ -131,20 +131,20 @@ class Sweep:
     def _probe(self, job: Finetuning, candidate: Candidate) -> Probe:
         config = job.setting.config
         head = self._classifier(job, candidate)[0].head.to(job.trainer.strategy.root_device)
-        optimization = replace(self.optimization, lr=scaled_lr(candidate.base_lr, config["batch_size"]))
+        optimization = replace(self.optimization, lr=scaled_lr(candidate.base_lr, config.batch_size))
         parts = optimization.configure(head)
         return Probe(candidate, head, parts["optimizer"], parts["lr_scheduler"]["scheduler"])
 
     def _classifier(self, job: Finetuning, candidate: Candidate) -> tuple[Classifier, dict[str, Any]]:
         config = job.setting.config
-        protocol = {**config["protocol"], "pool": candidate.pool, "batch_norm": candidate.batch_norm}
+        protocol = {**config.protocol, "pool": candidate.pool, "batch_norm": candidate.batch_norm}
         return build_classifier(config, protocol, job.module.model.encoder, len(job.module.classes)), protocol
 
     def _keep(self, job: Finetuning) -> FinetuningModule:
         assert self.winner is not None
         model, protocol = self._classifier(job, self.winner.candidate)
         model.head.load_state_dict(self.winner.best)
-        module = FinetuningModule(model, protocol, job.module.classes, seed=job.setting.config["seed"])
+        module = FinetuningModule(model, protocol, job.module.classes, seed=job.setting.config.seed)
         job.trainer.loggers = []  # the curve is written
         # Attaches the module to the trainer, which saves no other.
         job.trainer.validate(module, datamodule=job.data, verbose=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import secrets
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -89,23 +88,28 @@ def read_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:
     return series
 
 
-def create_loggers(config: dict[str, Any], folder: Path, resume_step: int | None) -> list[Logger]:
-    """Return metrics.csv's logger, and wandb's where the config group ``logger`` says so.
-
-    wandb's run id becomes part of the config, and so of config.yaml: a resume continues the same curves.
+def create_wandb_logger(
+    folder: Path,
+    *,
+    project: str,
+    run_name: str | None,
+    offline: bool,
+    id: str,
+    config: Mapping[str, Any],
+) -> Logger:
+    """Return wandb's logger, which writes into the run folder alone.
 
     Args:
-        config: The whole config; wandb shows it beside the curves.
         folder: The run folder.
-        resume_step: Step of the checkpoint that the run goes on from, if it does.
+        project: Of wandb.
+        run_name: None takes the folder's.
+        offline: Write to the folder alone, for ``wandb sync``.
+        id: Of the run: the same after a resume, which goes on with the same curves.
+        config: Shown beside the curves.
 
     Raises:
-        ImportError: wandb is asked for and not installed.
+        ImportError: wandb is not installed.
     """
-    options = config["logger"]
-    loggers: list[Logger] = [MetricsFile(folder, resume_step)]
-    if options["name"] != "wandb":
-        return loggers
     try:
         import wandb
         from lightning.pytorch.loggers import WandbLogger
@@ -117,16 +121,12 @@ def create_loggers(config: dict[str, Any], folder: Path, resume_step: int | None
         wandb.finish()
     for variable in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
         os.environ[variable] = str(folder.absolute() / "wandb")
-    options["id"] = options["id"] or secrets.token_hex(4)
-    loggers.append(
-        WandbLogger(
-            save_dir=str(folder),
-            project=options["project"],
-            name=options["run_name"] or folder.name,
-            offline=options["offline"],
-            id=options["id"],
-            resume="allow",
-            config=config,
-        )
+    return WandbLogger(
+        save_dir=str(folder),
+        project=project,
+        name=run_name or folder.name,
+        offline=offline,
+        id=id,
+        resume="allow",
+        config=dict(config),
     )
-    return loggers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,29 +35,49 @@ def chosen_precision(precision: str, accelerated: bool) -> str:
     return "bf16-mixed" if accelerated and torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
 
 
-def count_devices(options: dict[str, Any]) -> int:
+@dataclass(frozen=True)
+class Placement:
+    """Where a run is computed, in Lightning's words.
+
+    Attributes:
+        accelerator: ``auto``, ``cpu``, ``gpu`` and so on.
+        devices: How many on each node, which, or ``auto``.
+        num_nodes: Machines.
+        strategy: ``auto``, ``ddp`` and so on.
+    """
+
+    accelerator: str
+    devices: int | str | list[int]
+    num_nodes: int
+    strategy: str
+
+
+def count_devices(placement: Placement) -> int:
     """Return on how many devices, over all nodes, a run would be, whatever the spelling of ``devices``.
 
     Raises:
         ValueError: They are not there.
     """
     quiet_lightning()
-    return _build(options, logger=False, enable_checkpointing=False).world_size
+    return _build(placement, logger=False, enable_checkpointing=False).world_size
 
 
-def _build(options: dict[str, Any], **arguments: Any) -> L.Trainer:
-    placement = {key: options[key] for key in ("accelerator", "devices", "num_nodes", "strategy")}
+def _build(placement: Placement, **arguments: Any) -> L.Trainer:
     arguments = {"enable_progress_bar": False, **arguments}
     try:
-        return L.Trainer(**placement, enable_model_summary=False, **arguments)
+        return L.Trainer(**asdict(placement), enable_model_summary=False, **arguments)
     except (MisconfigurationException, RuntimeError, ValueError, TypeError) as error:
-        asked = ", ".join(f"trainer.{key}={value}" for key, value in placement.items())
+        asked = ", ".join(f"trainer.{key}={value}" for key, value in asdict(placement).items())
         raise ValueError(f"no trainer for {asked}: {' '.join(str(error).split())}") from None
 
 
 def create_trainer(
-    options: dict[str, Any],
+    placement: Placement,
     *,
+    precision: str,
+    accumulate: int,
+    validate_every: int,
+    save_minutes: float,
     folder: Path,
     epochs: int,
     total_steps: int,
@@ -70,7 +91,11 @@ def create_trainer(
     """Return a trainer that keeps ``checkpoints/last.ckpt`` and ``best.ckpt``.
 
     Args:
-        options: The config group ``trainer``, all values chosen.
+        placement: Where.
+        precision: Lightning's name of it.
+        accumulate: Forward passes per optimizer step.
+        validate_every: Epochs.
+        save_minutes: Between checkpoints within an epoch.
         folder: The run folder.
         epochs: In all.
         total_steps: Optimizer steps in all; about 1,000 of them are logged.
@@ -84,7 +109,7 @@ def create_trainer(
     Raises:
         ValueError: The devices are not there.
     """
-    every = options["validate_every"]
+    every = validate_every
     if every > epochs:
         raise ValueError(
             f"trainer.validate_every={every} is more than epochs={epochs}: nothing would ever be validated"
@@ -94,12 +119,12 @@ def create_trainer(
         ModelCheckpoint(
             checkpoints, "best", monitor=monitor, mode=mode, enable_version_counter=False, auto_insert_metric_name=False
         ),
-        Keep(checkpoints, 1 if total_steps >= SHORT_EPOCH * epochs else every, options["save_minutes"], say),
+        Keep(checkpoints, 1 if total_steps >= SHORT_EPOCH * epochs else every, save_minutes, say),
     ]
     return _build(
-        options,
-        precision=options["precision"],
-        accumulate_grad_batches=options["accumulate"],
+        placement,
+        precision=precision,
+        accumulate_grad_batches=accumulate,
         gradient_clip_val=clip_norm,
         max_epochs=epochs,
         check_val_every_n_epoch=every,
@@ -111,11 +136,12 @@ def create_trainer(
     )
 
 
-def create_evaluator(options: dict[str, Any], *, show_progress: bool) -> L.Trainer:
+def create_evaluator(placement: Placement, *, precision: str, show_progress: bool) -> L.Trainer:
     """Return a trainer for evaluation alone; it writes nothing.
 
     Args:
-        options: The config group ``trainer``, all values chosen.
+        placement: Where.
+        precision: Lightning's name of it.
         show_progress: Show a bar.
 
     Raises:
@@ -123,8 +149,8 @@ def create_evaluator(options: dict[str, Any], *, show_progress: bool) -> L.Train
     """
     quiet_lightning()
     return _build(
-        options,
-        precision=options["precision"],
+        placement,
+        precision=precision,
         use_distributed_sampler=False,
         logger=False,
         enable_checkpointing=False,

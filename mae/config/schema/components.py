@@ -27,6 +27,11 @@ class Component(Group):
         """The arguments of the class that are given, or chosen."""
         return dict(self.__pydantic_extra__ or {})
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Name and options."""
+        return {"name": self.name, **self.options}
+
     def get(self, option: str) -> Any:
         """Return an argument, None where it is not given."""
         return self.options.get(option)
