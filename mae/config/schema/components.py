@@ -14,13 +14,13 @@ class Component(Group):
 
     Attributes:
         name: Under which the class is registered; None where something else decides.
-        target: A class of anybody's, ``package.module.Class``, in place of a name; ``_target_`` in YAML.
+        class_path: A class of anybody's, ``package.module.Class``, in place of a name; ``_target_`` in YAML.
     """
 
-    model_config = ConfigDict(extra="allow", populate_by_name=True)
+    model_config = ConfigDict(extra="allow")
 
     name: str | None = None
-    target: str | None = Field(default=None, alias="_target_")
+    class_path: str | None = Field(default=None, alias="_target_")
 
     @property
     def options(self) -> dict[str, Any]:
