@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from mae.checkpoints.load import read_pickle
-from mae.config.choices import choose_baselines, choose_finetuning
+from mae.config.choosing.finetuning import choose_baselines, choose_finetuning
 from mae.config.schema.roots import FinetuneConfig
 from mae.data.source import Splits
 from mae.downstream.baselines import baseline_config, baseline_table, classify_pixels, earlier_results

@@ -13,7 +13,9 @@ import torch
 
 from mae.checkpoints.format import Checkpoint
 from mae.checkpoints.load import LoadReport, encoder_from, read_checkpoint
-from mae.config.choices import Choices, choose_images_and_model, choose_loading
+from mae.config.choices import Choices
+from mae.config.choosing.images import choose_loading
+from mae.config.choosing.model import choose_images_and_model
 from mae.config.composing import load_preset
 from mae.config.schema.roots import FinetuneConfig
 from mae.data.inspection import Inspection, inspect_images

@@ -10,7 +10,7 @@ from typing import Any
 import lightning as L
 
 from mae.checkpoints.load import encoder_from, read_checkpoint
-from mae.config.choices import choose_loading
+from mae.config.choosing.images import choose_loading
 from mae.config.schema.roots import FinetuneConfig
 from mae.data.datamodule import ImageData
 from mae.data.inspection import inspect_images
