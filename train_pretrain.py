@@ -4,7 +4,7 @@ python train_pretrain.py                                 the digits that scikit-
 python train_pretrain.py data=folder data.root=DIR       a folder of images, no labels needed
 """
 
-from mae.config.composing import script
+from mae.cli.script import script
 from mae.run.pretraining import prepare
 
 main = script("pretrain", prepare)

@@ -11,7 +11,10 @@ from typing import Any
 import torch
 
 from mae.checkpoints.format import Checkpoint
-from mae.config.choices import Choices, Machine, choose_images_and_model, choose_loading, choose_pace, multiple, rounded
+from mae.config.choices import Choices, Machine, multiple, rounded
+from mae.config.choosing.images import choose_loading
+from mae.config.choosing.model import choose_images_and_model
+from mae.config.choosing.pretraining import choose_pace
 from mae.config.composing import load_preset
 from mae.config.schema.roots import FinetuneConfig
 from mae.data.datamodule import ImageData

@@ -10,7 +10,9 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from mae.config.choices import choose_images_and_model, choose_loading, choose_pretraining
+from mae.config.choosing.images import choose_loading
+from mae.config.choosing.model import choose_images_and_model
+from mae.config.choosing.pretraining import choose_pretraining
 from mae.config.composing import load_preset
 from mae.config.schema.roots import PretrainConfig
 from mae.data.datamodule import ImageData
