@@ -36,7 +36,7 @@ def pretrain(overrides: Overrides = None) -> None:
 @app.command()
 def finetune(overrides: Overrides = None) -> None:
     """Probe or fine-tune: mae finetune checkpoint=RUN data=image_folder data.root=DIR."""
-    from mae.downstream.finetune import prepare
+    from mae.downstream.prepare import prepare
 
     _run("finetune", prepare, overrides or [])
 

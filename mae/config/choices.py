@@ -15,7 +15,6 @@ from mae.config.schema.roots import RunConfig
 from mae.data.inspection import Inspection
 from mae.data.reading.augment import can_augment
 from mae.data.streaming.stream import choose_lanes
-from mae.models.protocols import PROBES
 
 PAPER_BASE_LR = 1.5e-4
 PAPER_PROBE_BASE_LR = 0.1
@@ -216,7 +215,7 @@ def choose_finetuning(choices: Choices, count: int, machine: Machine, shares: in
 def choose_baselines(choices: Choices, count: int, machine: Machine) -> None:
     """Choose whether the run also trains from random weights: always for a probe, and where it costs little otherwise."""
     images = count * choices.get("epochs")
-    if choices.get("protocol.name") in PROBES:
+    if choices.get("protocol.probes"):
         choices.fill("baselines", True, "a number alone means little")
     elif images <= (5e6 if machine.accelerated else 0.5e6):
         choices.fill("baselines", True, "a number alone means little, and this one is quick to have beside")

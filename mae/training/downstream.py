@@ -22,7 +22,7 @@ from mae.training.optimization import Optimization
 from mae.training.pretraining import LAYERS
 
 
-class SecondStageModule(L.LightningModule):
+class DownstreamModule(L.LightningModule):
     """A model on an encoder.
 
     Args:
@@ -32,6 +32,7 @@ class SecondStageModule(L.LightningModule):
     """
 
     model: Classifier | Segmenter
+    classes: tuple[str, ...]
     mean: Tensor
     std: Tensor
 
