@@ -7,7 +7,7 @@ python train_finetune.py -m checkpoint=RUN,null seed=0,1,2                  one 
 
 from mae.cli.app import write_tables
 from mae.cli.script import script
-from mae.downstream.finetune import prepare
+from mae.downstream.prepare import prepare
 
 main = script("finetune", prepare, after_sweep=write_tables)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mae.config.composing import compose
-from mae.downstream import finetune
+from mae.downstream import prepare as finetune
 from mae.run import pretraining as pretrain
 
 REPOSITORY = Path(__file__).parent.parent

@@ -25,7 +25,7 @@ from mae.config.choices import (
 )
 from mae.config.composing import compose, config_folder, load_preset
 from mae.data.inspection import Inspection
-from mae.downstream.segmentation import choose_segmentation
+from mae.downstream.tasks.segmentation import choose_segmentation
 from mae.optim.schedule import scaled_lr
 from tests.data.drawing import write_image
 from tests.runs import ENCODER, job

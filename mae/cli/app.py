@@ -111,7 +111,7 @@ def _stage(root: str) -> Prepare:
         from mae.run.pretraining import prepare
 
         return prepare
-    from mae.downstream.finetune import prepare as prepare_second_stage
+    from mae.downstream.prepare import prepare as prepare_second_stage
 
     return prepare_second_stage
 

@@ -18,6 +18,7 @@ from mae.report.tables import Table
 from mae.run.builders import build_loggers
 from mae.run.folder import shared_with_children
 from mae.run.setting import Setting, placement
+from mae.training.callbacks.divergence import Divergence
 from mae.training.callbacks.progress import TrainingProgress
 from mae.training.summary import Rows, show_summary
 from mae.training.trainer import (
@@ -87,10 +88,17 @@ class Run:
             monitor=monitor,
             mode=mode,
             loggers=build_loggers(setting),
-            callbacks=[progress, *callbacks],
+            callbacks=[progress, *callbacks, Divergence(partial(progress.say, style="bold yellow"))],
             say=partial(progress.say, style="bold"),
         )
         return trainer, progress
+
+    @property
+    def divergence(self) -> Divergence:
+        """Knows whether the training has diverged."""
+        callbacks: list[L.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        (found,) = (callback for callback in callbacks if isinstance(callback, Divergence))
+        return found
 
     def show_summary(self, title: str, rows: Rows) -> None:
         """Print what will run, and what was chosen."""

@@ -14,13 +14,13 @@ from mae.checkpoints.format import describe
 from mae.data.loading.batches import Batch
 from mae.data.statistics import standardize
 from mae.models.classifier import Classifier
-from mae.training.downstream import SecondStageModule
+from mae.training.downstream import DownstreamModule
 from mae.training.mixing import BatchAugmentation
 from mae.training.optimization import Optimization
 from mae.training.predictions import Predictions
 
 
-class FinetuningModule(SecondStageModule):
+class ClassificationModule(DownstreamModule):
     """Train a classifier; what the protocol freezes stays bit-identical.
 
     Args:

@@ -15,11 +15,11 @@ from mae.data.segmentation.masks import IGNORE
 from mae.data.statistics import standardize
 from mae.evaluation.segmentation_scores import count_confusions, measure_segmentation
 from mae.models.segmenter import Segmenter
-from mae.training.downstream import SecondStageModule
+from mae.training.downstream import DownstreamModule
 from mae.training.optimization import Optimization
 
 
-class SegmentationModule(SecondStageModule):
+class SegmentationModule(DownstreamModule):
     """Train a segmenter on images and masks of its size.
 
     Args:

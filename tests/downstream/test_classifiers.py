@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from mae.models.protocols import create_classifier
 
 from mae.config.composing import compose
 from mae.models.backbones.encoder import Encoder
 from mae.models.heads import AttentiveHead, LinearHead, MLPHead
-from mae.models.protocols import create_classifier
 
 SMALL = {"image_size": 16, "patch_size": 4, "width": 32, "depth": 2, "heads": 2}
 K = 5
