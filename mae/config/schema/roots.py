@@ -10,7 +10,7 @@ from mae.config.schema.components import Component
 from mae.config.schema.data import AnyData
 from mae.config.schema.fields import Chosen, Group, key
 from mae.config.schema.protocols import AnyProtocol, AnyTask, Classification
-from mae.config.schema.training import AnyLogger, Callbacks, Optim, Trainer
+from mae.config.schema.training import AnyLogger, Callbacks, Debug, Optim, Trainer
 
 NUMBERS = "the number of images and the machine"
 Label = Annotated[int, Field(ge=1)]
@@ -32,6 +32,7 @@ class RunConfig(Group):
     trainer: Trainer
     logger: AnyLogger
     callbacks: Callbacks
+    debug: Debug = Field(default_factory=Debug)
 
     def plain(self) -> dict[str, Any]:
         """Return plain values, as they are kept in config.yaml."""
