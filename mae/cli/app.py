@@ -9,9 +9,13 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from mae.cli.data_commands import app as data_app
-from mae.config.composing import Prepare, compose
-from mae.run.exits import one_line_errors, run_job
+from mae.training.threads import calm_idle_threads
+
+calm_idle_threads()  # before torch is loaded
+
+from mae.cli.data_commands import app as data_app  # noqa: E402
+from mae.config.composing import Prepare, compose  # noqa: E402
+from mae.run.exits import one_line_errors, run_job  # noqa: E402
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -114,7 +114,7 @@ def choose_images_and_model(
 
 
 def choose_loading(choices: Choices, look: Inspection, machine: Machine, devices: int) -> None:
-    """Choose depth, crops, flips and worker processes.
+    """Choose depth, crops, flips and worker processes; ``devices`` are those of all nodes, and share the cores of their own.
 
     Raises:
         ValueError: The images have other channels than the model sees.
@@ -134,10 +134,11 @@ def choose_loading(choices: Choices, look: Inspection, machine: Machine, devices
     choices.fill("data.min_scale", 0.2, "the paper's")
     grey_and_small = choices.get("data.channels") == 1 and look.short_side <= 32
     choices.fill("data.flip", not grey_and_small, "may be characters" if grey_and_small else "the paper's")
+    cores = machine.cores // max(1, devices // (choices.get("trainer.num_nodes") or 1))
     if not look.in_memory:
-        workers, reason = max(1, min(16, machine.cores // devices - 1)), f"files to decode, {machine.cores} cores"
+        workers, reason = max(1, min(16, cores - 1)), f"files to decode, {machine.cores} cores"
     elif machine.accelerated:
-        workers, reason = max(1, min(4, machine.cores // devices - 1)), "images in memory, beside an accelerator"
+        workers, reason = max(1, min(4, cores - 1)), "images in memory, beside an accelerator"
     else:
         workers, reason = 0, "images in memory"
     if look.stream_shards:

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mae.config.reading import ROOTS, leaves, nearest, read_config
 from mae.config.schema.roots import FinetuneConfig, PretrainConfig, RunConfig
-from mae.run.exits import Job, one_line_errors, run_job
+from mae.run.exits import ExitStatus, Job, one_line_errors, run_job
 
 Prepare = Callable[[Any, Sequence[str]], Job]
 C = TypeVar("C", bound=RunConfig)
@@ -189,7 +189,7 @@ def script(
     """Return the main function of a script: overrides are checked, Hydra composes them, the stage is prepared and run.
 
     ``--help``, ``--cfg job`` and ``-m`` are Hydra's. With ``-m`` each job has a numbered folder in ``run_dir``, by default
-    ``runs/sweeps/<time>``; one that cannot start is said and passed over.
+    ``runs/sweeps/<time>``; one that cannot start, or diverges, is said and passed over.
 
     Args:
         root: ``pretrain`` or ``finetune``.
@@ -197,7 +197,7 @@ def script(
         after_sweep: Told the folders of the jobs of a sweep that have finished, also where a later one failed.
     """
     finished: list[Path] = []
-    refused: list[int] = []
+    failed: list[Any] = []
 
     @hydra.main(config_path=str(config_folder()), config_name=root, version_base="1.3")  # type: ignore[untyped-decorator]
     def run(config: DictConfig) -> None:
@@ -208,12 +208,18 @@ def script(
                 if sweeping:
                     place_in_sweep(values, context.job.num)
                 job = prepare(read_config(ROOTS[root], values), list(context.overrides.task))
-        except SystemExit:
+        except SystemExit as ended:
             if not sweeping:
                 raise
-            refused.append(context.job.num)
+            failed.append(ended.code)
             return
-        run_job(job)
+        try:
+            run_job(job)
+        except SystemExit as ended:
+            if not sweeping or ended.code != ExitStatus.DIVERGED:
+                raise
+            failed.append(ended.code)
+            return
         finished.append(Path(values["run_dir"]))
 
     def main() -> None:
@@ -228,8 +234,8 @@ def script(
         finally:
             if arguments.multirun and finished:
                 after_sweep(finished)
-        if refused:
-            sys.exit(2)
+        if failed:
+            sys.exit(failed[0])
 
     return main
 

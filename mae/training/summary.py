@@ -10,6 +10,7 @@ from timm.layers import DropPath
 from torch import nn
 
 from mae.models.backbones.backbone import Backbone
+from mae.models.cost import parameters
 from mae.training.optimization import Optimization
 
 Rows = list[tuple[str, str]]
@@ -17,7 +18,7 @@ Rows = list[tuple[str, str]]
 
 def model_rows(encoder: Backbone, model: nn.Module) -> Rows:
     """Return rows on the model: sizes, what is trainable, drop path."""
-    total = sum(parameter.numel() for parameter in model.parameters())
+    total = parameters(model)
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     return [
         ("encoder", encoder.describe()),

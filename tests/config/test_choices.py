@@ -7,8 +7,8 @@ import functools
 from typing import Any
 
 import pytest
-
 from mae.config.checks import leaves
+
 from mae.config.choices import (
     Choices,
     Machine,

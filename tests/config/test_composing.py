@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mae.config.checks import check_values, leaves
 from omegaconf import OmegaConf
 
-from mae.config.checks import check_values, leaves
 from mae.config.choices import Machine, preset_for
 from mae.config.composing import compose, config_folder, load_preset, one_line_errors, resumed_config
 

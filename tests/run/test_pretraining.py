@@ -17,11 +17,11 @@ import lightning as L
 import pytest
 import torch
 import yaml
+from mae.config.checks import leaves
 from omegaconf import OmegaConf
 from torch import Tensor
 
 import mae
-from mae.config.checks import leaves
 from mae.evaluation.frozen.features import frozen
 from mae.masking.samplers import RandomMasking
 from mae.training.loggers import read_metrics
@@ -255,7 +255,7 @@ def test_the_validation_loss_does_not_depend_on_the_batch(run: Path, tmp_path: P
 def test_the_random_baseline_is_this_encoder_before_training(run: Path, tmp_path: Path) -> None:
     prepared = job("pretrain", tmp_path / "run")
     module = prepared.module
-    untrained = prepared.measurements.protocol.accuracy(frozen(module.model.encoder), module.mean, module.std)
+    untrained = prepared.observers.measurements.protocol.accuracy(frozen(module.model.encoder), module.mean, module.std)
     assert json.loads((run / "results.json").read_text())["knn_top1_random"] == pytest.approx(untrained)
 
 

@@ -65,7 +65,9 @@ class Debug(Group):
     """A short run of everything, or a look at where the time goes."""
 
     overfit: bool = key("train on the first batch alone, the same crops each step: the loss must fall", default=False)
-    steps: int | None = key("train so many steps, validate one batch, and end as a whole run does", least=1, default=None)
+    steps: int | None = key(
+        "train so many steps, validate one batch, and end as a whole run does", least=1, default=None
+    )
     profiler: bool = key("write a table of where the time goes to run_dir/profile.txt", default=False)
 
 

@@ -82,7 +82,7 @@ def test_one_odd_loss_does_not_end_a_run(tmp_path: Path, monkeypatch: pytest.Mon
     prepared = job("pretrain", tmp_path / "run", *BARE)
     prepared.trainer.callbacks.insert(0, Blink())
     assert prepared.run()["steps"] == 20
-    assert not prepared.alarms.diverged
+    assert not prepared.observers.alarms.diverged
 
 
 def test_the_loss_is_read_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ def test_the_loss_is_read_now_and_then(tmp_path: Path, monkeypatch: pytest.Monke
 
     class Swap(L.Callback):
         def on_train_batch_end(self, *_: Any) -> None:
-            prepared.alarms._loss = Loss()
+            prepared.observers.alarms._loss = Loss()
 
     prepared.trainer.callbacks.append(Swap())
     prepared.run()
@@ -135,7 +135,7 @@ def test_an_alarm_is_a_whole_line_above_the_bar(tmp_path: Path) -> None:
     prepared.progress.quiet = False
     prepared.progress.console = Console(file=output, width=60, force_terminal=True, color_system=None)
     prepared.run()
-    assert prepared.alarms.sentences[0] in output.getvalue()
+    assert prepared.observers.alarms.sentences[0] in output.getvalue()
 
 
 def test_waiting_for_data_is_said_with_the_share_of_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +150,7 @@ def test_waiting_for_data_is_said_with_the_share_of_the_clock(tmp_path: Path, mo
 
     prepared.trainer.callbacks.insert(0, Slow())
     prepared.run()
-    (sentence,) = (text for text in prepared.alarms.sentences if text.startswith("Waiting for data "))
+    (sentence,) = (text for text in prepared.observers.alarms.sentences if text.startswith("Waiting for data "))
     assert "100% of the time" in sentence
     assert "data.num_workers, now 0" in sentence
 
@@ -188,11 +188,11 @@ def test_measurements_are_judged_when_they_are_new(
     # the run, is no ground for an alarm at the third.
     prepared = job("pretrain", tmp_path / "run", "epochs=5", "callbacks.pictures=0", "callbacks.probe=false")
     judged: list[tuple[int, int]] = []
-    measurements = prepared.measurements
+    measurements = prepared.observers.measurements
 
     def measure(*_: Any) -> dict[str, float]:
         measurements.possible_rank = 32
-        said = [text for text in prepared.alarms.sentences if "normalised loss" not in text]
+        said = [text for text in prepared.observers.alarms.sentences if "normalised loss" not in text]
         judged.append((prepared.trainer.global_step, len(said)))
         return {"rankme": rank, "knn_top1": knn}
 
@@ -201,7 +201,7 @@ def test_measurements_are_judged_when_they_are_new(
     monkeypatch.setattr(measurements, "_measure_before", lambda *_: measurements.before.update(knn_top1=0.5))
     prepared.trainer.fit(prepared.module, datamodule=prepared.data)
     assert judged == [(20, 0), (40, 0), (50, 1)]
-    (sentence,) = (text for text in prepared.alarms.sentences if "normalised loss" not in text)
+    (sentence,) = (text for text in prepared.observers.alarms.sentences if "normalised loss" not in text)
     assert ("rank has collapsed" in sentence) == (rank < 2)
     assert ("below the random encoder" in sentence) == (knn < 0.5)
 

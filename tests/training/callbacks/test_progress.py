@@ -11,7 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 
 from mae.training.callbacks import progress
-from mae.training.callbacks.measurements import due
+from mae.training.callbacks.moments import due
 from mae.training.callbacks.progress import TrainingClock, TrainingProgress
 
 
