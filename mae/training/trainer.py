@@ -53,7 +53,7 @@ def _build(placement: Placement, **arguments: Any) -> L.Trainer:
     arguments = {"enable_progress_bar": False, **arguments}
     try:
         return L.Trainer(**asdict(placement), enable_model_summary=False, **arguments)
-    except (MisconfigurationException, RuntimeError, ValueError, TypeError) as error:
+    except (MisconfigurationException, ModuleNotFoundError, RuntimeError, ValueError, TypeError) as error:
         asked = ", ".join(f"trainer.{key}={value}" for key, value in asdict(placement).items())
         raise ValueError(f"no trainer for {asked}: {' '.join(str(error).split())}") from None
 
