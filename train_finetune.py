@@ -7,9 +7,8 @@ python train_finetune.py -m checkpoint=RUN,null seed=0,1,2                  one 
 
 from mae.cli.app import write_tables
 from mae.cli.script import script
-from mae.downstream.prepare import prepare
 
-main = script("finetune", prepare, after_sweep=write_tables)
+main = script("finetune", after_sweep=write_tables)
 
 if __name__ == "__main__":
     main()

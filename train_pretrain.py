@@ -5,9 +5,8 @@ python train_pretrain.py data=folder data.root=DIR       a folder of images, no 
 """
 
 from mae.cli.script import script
-from mae.run.pretraining import prepare
 
-main = script("pretrain", prepare)
+main = script("pretrain")
 
 if __name__ == "__main__":
     main()

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import timm
 import torch
+from mae.models.protocols import create_classifier
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -29,7 +30,6 @@ from mae.models.classifier import Classifier
 from mae.models.cost import multiply_adds, parameters
 from mae.models.heads import LinearHead
 from mae.models.layers.pyramids import FPN, VTFPN
-from mae.models.protocols import create_classifier
 
 CLASSES = 1000
 SIDE = 224

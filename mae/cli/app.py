@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 # Nothing heavy at the top: `mae --help` waits for neither torch nor Hydra.
 from mae.cli.data_commands import app as data_app
+from mae.cli.stages import load_stage
 from mae.run.exits import one_line_errors, run_job
-
-if TYPE_CHECKING:
-    from mae.cli.script import Prepare
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -98,22 +96,11 @@ def _run(root: str, overrides: Sequence[str], config_dir: Path | None, *, explai
         if show_help:
             print_help(root, overrides, config_dir)
             return
-        prepare = _stage(root)
         if explain:
-            show_explanation(root, prepare, overrides, config_dir)
+            show_explanation(root, overrides, config_dir)
             return
-        job = prepare(compose(root, overrides, config_dir), overrides)
+        job = load_stage(root)(compose(root, overrides, config_dir), overrides)
     run_job(job)
-
-
-def _stage(root: str) -> Prepare:
-    if root == "pretrain":
-        from mae.run.pretraining import prepare
-
-        return prepare
-    from mae.downstream.prepare import prepare as prepare_second_stage
-
-    return prepare_second_stage
 
 
 if __name__ == "__main__":

@@ -15,32 +15,29 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 
+from mae.cli.stages import load_stage
 from mae.config.class_overrides import adding, as_typed, own_classes
 from mae.config.composing import check, compose, compose_values, config_folder, first_value, plain
 from mae.config.explain import explain, print_explanation
 from mae.config.help import print_help
-from mae.run.exits import one_line_errors, run_job
+from mae.run.exits import ExitStatus, one_line_errors, run_job
 
-Prepare = Callable[[Any, Sequence[str]], Any]
 EXPLAIN = "--explain"
 
 
-def script(
-    root: str, prepare: Prepare, after_sweep: Callable[[Sequence[Path]], None] = lambda folders: None
-) -> Callable[[], None]:
+def script(root: str, after_sweep: Callable[[Sequence[Path]], None] = lambda folders: None) -> Callable[[], None]:
     """Return the main function of a script.
 
     ``--help`` shows every key, ``--explain`` the values of a run in place of running it, ``--config-dir DIR`` adds options of the
     user's own. ``--cfg job`` and ``-m`` are Hydra's. With ``-m`` each job has a numbered folder in ``run_dir``, by default
-    ``runs/sweeps/<time>``; one that cannot start is said and passed over.
+    ``runs/sweeps/<time>``; one that cannot start, or diverges, is said and passed over.
 
     Args:
         root: ``pretrain`` or ``finetune``.
-        prepare: Of the stage.
         after_sweep: Told the folders of the jobs of a sweep that have finished, also where a later one failed.
     """
     finished: list[Path] = []
-    refused: list[int] = []
+    failed: list[Any] = []
     typed: list[str] = []
 
     @hydra.main(config_path=str(config_folder()), config_name=root, version_base="1.3")  # type: ignore[untyped-decorator]
@@ -54,13 +51,19 @@ def script(
             with one_line_errors():
                 if sweeping:
                     place_in_sweep(values, context.job.num)
-                job = prepare(check(root, values), overrides)
-        except SystemExit:
+                job = load_stage(root)(check(root, values), overrides)
+        except SystemExit as ended:
             if not sweeping:
                 raise
-            refused.append(context.job.num)
+            failed.append(ended.code)
             return
-        run_job(job)
+        try:
+            run_job(job)
+        except SystemExit as ended:
+            if not sweeping or ended.code != ExitStatus.DIVERGED:
+                raise
+            failed.append(ended.code)
+            return
         finished.append(Path(values["run_dir"]))
 
     def main() -> None:
@@ -75,7 +78,7 @@ def script(
                 if arguments.help:
                     print_help(root, overrides, config_dir)
                 else:
-                    show_explanation(root, prepare, overrides, config_dir)
+                    show_explanation(root, overrides, config_dir)
             return
         with one_line_errors():
             compose_values(root, [first_value(text) if arguments.multirun else text for text in overrides], config_dir)
@@ -87,19 +90,19 @@ def script(
         finally:
             if arguments.multirun and finished:
                 after_sweep(finished)
-        if refused:
-            sys.exit(2)
+        if failed:
+            sys.exit(failed[0])
 
     return main
 
 
-def show_explanation(root: str, prepare: Prepare, overrides: Sequence[str], config_dir: Path | None) -> None:
+def show_explanation(root: str, overrides: Sequence[str], config_dir: Path | None) -> None:
     """Prepare a run, which writes nothing, and print what each of its values is, and why.
 
     Raises:
         ValueError: The run would be refused.
     """
-    job = prepare(compose(root, overrides, config_dir), overrides)
+    job = load_stage(root)(compose(root, overrides, config_dir), overrides)
     setting = job.setting
     rows = explain(setting.config, setting.choices.made, root, overrides, config_dir)
     print_explanation(rows, Console())

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from mae.checkpoints.load import read_pickle
+from mae.checkpoints.read import read_pickle
 from mae.config.schema.protocols import Finetune, LinearProbe, Protocol, Tuning
 from mae.config.schema.roots import FinetuneConfig
 from mae.downstream.downstream_run import DownstreamRun

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from mae.models.protocols import create_classifier
 
 from mae.checkpoints.format import save
 from mae.checkpoints.load import load_encoder
 from mae.config.composing import compose
 from mae.models.backbones.encoder import Encoder
 from mae.models.classifier import Classifier
-from mae.models.protocols import create_classifier
 
 
 def build(experiment: str, image_size: int, channels: int, **changes: Any) -> Classifier:

@@ -17,11 +17,11 @@ import lightning as L
 import pytest
 import torch
 import yaml
-from mae.config.checks import leaves
 from omegaconf import OmegaConf
 from torch import Tensor
 
 import mae
+from mae.config.reading import leaves
 from mae.evaluation.frozen.features import frozen
 from mae.masking.samplers import RandomMasking
 from mae.training.loggers import read_metrics
@@ -90,7 +90,14 @@ def test_the_config_is_resolved_and_says_all_that_was_chosen(run: Path) -> None:
         for key, value in leaves(OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))).items()
         if value is None
     }
-    assert null <= {"optim.clip_norm"}
+    assert null <= {
+        "optim.clip_norm",
+        "debug.steps",
+        "objective._target_",
+        "masking._target_",
+        "decoder._target_",
+        "model._target_",
+    }
 
 
 def test_the_environment_says_how_to_run_it_again(run: Path) -> None:
@@ -255,7 +262,7 @@ def test_the_validation_loss_does_not_depend_on_the_batch(run: Path, tmp_path: P
 def test_the_random_baseline_is_this_encoder_before_training(run: Path, tmp_path: Path) -> None:
     prepared = job("pretrain", tmp_path / "run")
     module = prepared.module
-    untrained = prepared.measurements.protocol.accuracy(frozen(module.model.encoder), module.mean, module.std)
+    untrained = prepared.observers.measurements.protocol.accuracy(frozen(module.model.encoder), module.mean, module.std)
     assert json.loads((run / "results.json").read_text())["knn_top1_random"] == pytest.approx(untrained)
 
 
@@ -322,6 +329,37 @@ def test_resuming_a_finished_run_changes_nothing_that_was_computed(run: Path, tm
     job("pretrain", folder, "resume=true").run()
     assert_same_weights(run, folder)
     assert json.loads((folder / "results.json").read_text()) == before
+
+
+def test_a_resume_reads_the_weights_once(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(run, folder)
+    whole: list[Path] = []
+    load = torch.load
+
+    def spy(path: Any, *given: Any, **options: Any) -> Any:
+        if not options.get("mmap"):
+            whole.append(path)
+        return load(path, *given, **options)
+
+    monkeypatch.setattr(torch, "load", spy)
+    job("pretrain", folder, "resume=true").run()
+    assert len(whole) == 1
+
+
+def test_what_is_measured_after_training_is_measured_on_the_device(tmp_path: Path) -> None:
+    # Lightning moves the module to the CPU when its trainer is done.
+    prepared = job("pretrain", tmp_path / "run", *BARE, "callbacks.rank=true", "callbacks.knn_times=0", "epochs=1")
+    moves: list[Any] = []
+    module, measurements = prepared.module, prepared.observers.measurements
+    to, cpu, results = module.to, module.cpu, measurements.results
+    seen: list[Any] = []
+    module.to = lambda *given, **options: (moves.append(given[0]), to(*given, **options))[1]
+    module.cpu = lambda: (moves.append("off"), cpu())[1]
+    measurements.results = lambda *given: (seen.append(moves[-1]), results(*given))[1]
+    prepared.run()
+    assert "off" in moves
+    assert seen == [prepared.trainer.strategy.root_device]
 
 
 def test_another_rate_at_a_resume_is_refused_with_both_values(run: Path) -> None:
@@ -476,7 +514,7 @@ def test_two_processes_train_as_one_does(run: Path, tmp_path: Path) -> None:
     alone = job("pretrain", tmp_path / "alone", *BARE, "epochs=1")
     # The rate follows the effective batch, not the share of a device.
     rates = dict(read_metrics(folder / "metrics.csv")["lr"])
-    assert rates[0] == pytest.approx(alone.setting.config["optim"]["base_lr"] * 128 / 256, rel=1e-5)
+    assert rates[0] == pytest.approx(alone.setting.config.optim.base_lr * 128 / 256, rel=1e-5)
     # 144 validation images in halves, none counted twice: the loss is that of one process.
     alone.module.load_state_dict(checkpoint(folder)["state_dict"])
     (scores,) = alone.trainer.validate(alone.module, datamodule=alone.data, verbose=False)
