@@ -105,7 +105,7 @@ def encode_one(source: Source, index: int, options: PackOptions) -> Packed:
         image = open_member(content.data, f"{source.name(index)} as {content.suffix}").decode()
     except UnreadableImageError as error:
         return Packed(index, None, None, str(error))
-    return Packed(index, content, PixelSums.of(image))
+    return Packed(index, content, PixelSums.of(image).per_image())
 
 
 def _pack_split(name: str, source: Source, journal: Journal, options: PackOptions, workers: int) -> None:

@@ -21,6 +21,7 @@ from mae.data.tools.encode import encoded, stored
 from mae.data.tools.pack import PackOptions, pack
 from mae.data.tools.packing_log import Journal
 from tests.data.drawing import seen, smooth, write_folder, write_image
+from tests.data.mixed_sizes import as_training_measures, write_large_and_small
 from tests.data.tarring import files_below, open_shards, pack_folder, write_classes
 
 
@@ -286,6 +287,27 @@ def test_statistics_are_those_of_numpy_over_all_that_was_packed(tmp_path: Path) 
     assert train.mean == pytest.approx(flat.mean(0), rel=1e-5)
     assert train.std == pytest.approx(flat.std(0), rel=1e-5)
     assert open_shards(tmp_path / "packed").statistics == (train.mean, train.std)
+
+
+def test_statistics_weight_images_as_training_does(tmp_path: Path) -> None:
+    root = write_large_and_small(tmp_path / "images")
+    splits = folder(str(root))
+    manifest = pack(splits.own, tmp_path / "packed", PackOptions(), {})
+    mean, std = as_training_measures(splits)
+    assert manifest.statistics is not None
+    assert manifest.statistics[0] == pytest.approx(mean, abs=0.01)
+    assert manifest.statistics[1] == pytest.approx(std, abs=0.01)
+
+
+def test_a_packing_that_weighted_pixels_does_not_go_on(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(images, tmp_path / "packed", monkeypatch)
+    log = tmp_path / "packed" / ".progress.jsonl"
+    task, shard = log.read_text().splitlines()
+    log.write_text(f"{task}\n{json.dumps({**json.loads(shard), 'count': 1200})}\n")
+    with pytest.raises(ValueError, match="an earlier version began, in whose statistics large images count more"):
+        pack_folder(images, tmp_path / "packed", shard_images=3)
 
 
 def test_the_manifest_says_what_was_packed(images: Path, tmp_path: Path) -> None:
