@@ -13,7 +13,7 @@ from typing import Any
 
 from mae.data.inspection import Inspection
 from mae.data.reading.augment import can_augment
-from mae.data.streaming.stream import choose_lanes
+from mae.data.streaming.stream import choose_readers
 from mae.models.protocols import PROBES
 
 PAPER_BASE_LR = 1.5e-4
@@ -141,7 +141,7 @@ def choose_loading(choices: Choices, look: Inspection, machine: Machine, devices
         workers, reason = 0, "images in memory"
     if look.stream_shards:
         lanes = choices.fill(
-            "data.lanes", choose_lanes(look.stream_shards, devices), f"{look.stream_shards} shards to train on"
+            "data.lanes", choose_readers(look.stream_shards, devices), f"{look.stream_shards} shards to train on"
         )
         workers, reason = _divisor(max(1, lanes), workers), f"a divisor of the {lanes} lanes, {machine.cores} cores"
     choices.fill("data.num_workers", workers, reason)

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from mae.data.inspection import evenly_spaced
 from mae.data.loading.batches import BatchLoader, ImageDataset
 from mae.data.loading.order import OrderedSampler, ResumableSampler, ShuffledSampler
 from mae.data.loading.unreadable import UnreadableImages
@@ -17,7 +16,8 @@ from mae.data.reading.augment import can_augment
 from mae.data.reading.device_decoding import DeviceDecoder, EncodedDataset
 from mae.data.reading.transforms import EvalTransform, TrainTransform
 from mae.data.segmentation.masks import SegmentationDataset
-from mae.data.source import Source, Splits
+from mae.data.source import Source, evenly_spaced
+from mae.data.splits import Splits
 from mae.data.statistics import measure_pixels
 from mae.data.streaming.stream import Stream
 from mae.data.streaming.stream_order import EncodedStreamDataset, StreamDataset, StreamSampler
@@ -149,7 +149,7 @@ class ImageData(L.LightningDataModule):
             self.bits,
             self.repeats,
             batch=batch,
-            lanes=stream.lanes_for(world, self.num_workers),
+            readers=stream.readers_for(world, self.num_workers),
             rank=rank,
             world=world,
         )

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from mae.data.segmentation.mask_folders import segmentation_folder
-from mae.data.source import Splits
 from mae.data.sources.arrays import arrays
 from mae.data.sources.bundled import digits, torchvision_dataset
 from mae.data.sources.file_index import Index
 from mae.data.sources.files import folder, image_folder
+from mae.data.splits import Splits
 from mae.data.streaming.shard_urls import is_pattern
 
 Options = Mapping[str, Any]

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from mae.checkpoints.load import read_pickle
 from mae.config.checks import Config
 from mae.config.choices import choose_baselines, choose_finetuning
-from mae.data.source import Splits
+from mae.data.splits import Splits
 from mae.downstream.baselines import baseline_config, baseline_table, classify_pixels, earlier_results
 from mae.downstream.evaluate import prepare_evaluation
 from mae.downstream.frozen_features import prepare_features

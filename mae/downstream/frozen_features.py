@@ -12,7 +12,8 @@ from torch import Tensor
 
 from mae.config.checks import Config
 from mae.data.datamodule import ImageData
-from mae.data.source import Source, few_labels
+from mae.data.few_labels import few_labels
+from mae.data.source import Source
 from mae.data.statistics import pixel_tensors
 from mae.downstream.labelled_data import build_encoder, model_config, open_checkpoint, open_labelled, require_one_device
 from mae.evaluation.frozen.features import extract_features, frozen, raw_pixels

@@ -16,9 +16,11 @@ from mae.checkpoints.load import LoadReport, encoder_from, read_checkpoint
 from mae.config.checks import Config
 from mae.config.choices import Choices, choose_images_and_model, choose_loading
 from mae.config.composing import load_preset
+from mae.data.few_labels import few_labels
 from mae.data.inspection import Inspection, inspect_images
 from mae.data.open_splits import open_splits, refuse_stream
-from mae.data.source import Splits, Subset, few_labels
+from mae.data.source import Subset
+from mae.data.splits import Splits
 from mae.masking.samplers import derive_seed
 from mae.models.backbones.backbone import Backbone
 from mae.models.backbones.create import create_backbone

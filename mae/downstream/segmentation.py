@@ -18,7 +18,7 @@ from mae.data.datamodule import ImageData
 from mae.data.inspection import Inspection, inspect_images
 from mae.data.open_splits import open_splits
 from mae.data.segmentation.mask_inspection import MaskInspection, open_masks
-from mae.data.source import Splits
+from mae.data.splits import Splits
 from mae.data.statistics import unit_pixels
 from mae.downstream.baselines import baseline_config, earlier_results
 from mae.downstream.labelled_data import HEAD, build_encoder, follow_checkpoint, open_checkpoint

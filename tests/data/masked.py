@@ -13,7 +13,7 @@ from mae.data.datamodule import ImageData
 from mae.data.loading.batches import Batch
 from mae.data.open_splits import open_splits
 from mae.data.segmentation.mask_inspection import MaskInspection, open_masks
-from mae.data.source import Splits
+from mae.data.splits import Splits
 
 SIDE = 10
 """Columns, and rows, of the fields that a mask of places tells apart: 100 classes."""

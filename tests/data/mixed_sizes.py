@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from mae.data.datamodule import ImageData
-from mae.data.source import Splits
+from mae.data.splits import Splits
 
 
 def write_large_and_small(root: Path) -> Path:

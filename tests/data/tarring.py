@@ -13,8 +13,8 @@ from PIL import Image
 
 from mae.data.open_splits import open_splits
 from mae.data.shards.manifest import Manifest
-from mae.data.source import Splits
 from mae.data.sources.files import image_folder
+from mae.data.splits import Splits
 from mae.data.tools.pack import PackOptions, pack
 from tests.data.drawing import smooth, write_image
 

@@ -14,10 +14,10 @@ from mae.data.datamodule import ImageData
 from mae.data.loading.batches import Batch, ImageDataset
 from mae.data.loading.order import OrderedSampler, ShuffledSampler
 from mae.data.reading.transforms import EvalTransform
-from mae.data.source import Splits
 from mae.data.sources.bundled import TensorSource
 from mae.data.sources.file_index import scan
 from mae.data.sources.files import FileSource
+from mae.data.splits import Splits
 from tests.data.drawing import seen, smooth, write_folder
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from mae.data.inspection import evenly_spaced, inspect_images
+from mae.data.inspection import inspect_images
 from mae.data.reading.decode import Picture, TensorPicture
-from mae.data.source import Source
+from mae.data.source import Source, evenly_spaced
 from mae.data.sources.bundled import digits
 from mae.data.sources.file_index import scan
 from mae.data.sources.files import FileSource

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from mae.data.source import Subset, few_labels, hold_out, with_validation
+from mae.data.few_labels import few_labels
+from mae.data.source import Subset
 from mae.data.sources.bundled import TensorSource
+from mae.data.splits import hold_out, with_validation
 
 
 def source(counts: tuple[int, ...] | None, length: int = 0) -> TensorSource:

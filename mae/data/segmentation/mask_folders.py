@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from mae.data.segmentation.masks import MaskIds, read_ids, read_mask_size
-from mae.data.source import Splits, with_validation
 from mae.data.sources.file_index import FileNames, Index
 from mae.data.sources.files import FileSource, existing_folder
+from mae.data.splits import Splits, with_validation
 
 LAYOUTS = (
     ("{split}", "{split}annot"),  # CamVid

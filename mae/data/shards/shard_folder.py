@@ -12,8 +12,8 @@ from mae.data.shards.manifest import Manifest, read_manifest
 from mae.data.shards.shard_index import UNLABELLED, ShardIndex
 from mae.data.shards.shard_source import ShardSource
 from mae.data.shards.tar_members import index_shards
-from mae.data.source import Splits, with_validation
 from mae.data.sources.files import existing_folder
+from mae.data.splits import Splits, with_validation
 
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 

@@ -16,7 +16,8 @@ from torchvision import datasets
 from torchvision.transforms.v2 import functional as TF
 
 from mae.data.reading.decode import Picture, TensorPicture
-from mae.data.source import Source, Splits, Subset, hold_out, with_validation
+from mae.data.source import Source, Subset
+from mae.data.splits import Splits, hold_out, with_validation
 
 
 class TensorSource(Source):

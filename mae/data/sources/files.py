@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from mae.data.reading.decode import EXTENSIONS, EncodedPicture, Picture, read_bytes, read_size
-from mae.data.source import Source, Splits, with_validation
+from mae.data.source import Source
 from mae.data.sources.file_index import FileNames, Index
+from mae.data.splits import Splits, with_validation
 
 
 def existing_folder(root: str | Path | None, source: str) -> Path:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from mae.data.reading.decode import EncodedPicture, Picture, UnreadableImageError, read_bytes
-from mae.data.source import Source, Splits, with_validation
+from mae.data.source import Source
 from mae.data.sources.huggingface_files import find_columns, load_parts
+from mae.data.splits import Splits, with_validation
 from mae.data.streaming.remote import RemoteFile, UnreachableError
 from mae.data.streaming.stream import Encoded, Shards, stream_splits
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from mae.data.reading.decode import EXTENSIONS, UnreadableImageError
 from mae.data.shards.tar_members import ARRAY, images_of
-from mae.data.source import Splits
+from mae.data.splits import Splits
 from mae.data.streaming.remote import RemoteFile
 from mae.data.streaming.shard_urls import find_shards
 from mae.data.streaming.stream import Encoded, Shards, stream_splits

@@ -12,13 +12,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from mae.data.inspection import evenly_spaced
 from mae.data.progress_bar import with_progress
 from mae.data.reading.decode import UnreadableImageError
 from mae.data.segmentation.masks import IGNORE, MaskError, numbered
-from mae.data.source import Source
+from mae.data.source import Source, evenly_spaced
 from mae.data.statistics import PixelSums
-from mae.data.tools.parallel import map_images
+from mae.data.tools.map_images import map_images
 
 BINS = 8
 BAR = 30  # characters of the longest bar

@@ -1,4 +1,4 @@
-"""The journal of a packing: what is asked for, and the shards that are finished, so that a stopped one goes on."""
+"""The log of a packing: what is asked for, and the shards that are finished, so that a stopped one goes on."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Finished:
         return PixelSums(self.shard.images, np.array(self.total), np.array(self.squares))
 
 
-class Journal:
+class PackingLog:
     """Lines of JSON in the folder that is packed into: first what is asked for, then a line a shard.
 
     Args:
@@ -85,7 +85,7 @@ class Journal:
             file.write(f"{json.dumps(asdict(finished))}\n")
 
     def close(self) -> None:
-        """Delete the journal: all is done."""
+        """Delete the log: all is done."""
         self.path.unlink()
 
     def _go_on(self, task: Mapping[str, Any]) -> None:

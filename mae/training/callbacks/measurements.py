@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
 from mae.data.datamodule import ImageData
-from mae.data.inspection import evenly_spaced
+from mae.data.source import evenly_spaced
 from mae.data.statistics import false_colours, shown_channels, standardize, unstandardize
 from mae.evaluation.frozen.features import frozen
 from mae.evaluation.frozen.knn_probe import KnnProbe

@@ -17,7 +17,7 @@ from mae.data.loading.batches import Batch
 from mae.data.reading.decode import UnreadableImageError
 from mae.data.shards.shard_source import OPEN_FILES, ShardFiles, ShardSource
 from mae.data.shards.tar_members import read_members
-from mae.data.source import Splits
+from mae.data.splits import Splits
 from tests.data.tarring import array, numbered, open_shards, pack_folder, picture, write_classes, write_tar
 
 

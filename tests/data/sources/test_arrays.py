@@ -17,9 +17,10 @@ from torch import Tensor
 from mae.data.inspection import inspect_images
 from mae.data.open_splits import open_splits
 from mae.data.reading.decode import UnreadableImageError
-from mae.data.source import Source, Splits
+from mae.data.source import Source
 from mae.data.sources import array_files as stacks
 from mae.data.sources.arrays import arrays
+from mae.data.splits import Splits
 
 tifffile = pytest.importorskip("tifffile")
 rng = np.random.default_rng(0)

@@ -266,7 +266,7 @@ def write_stream(root: Path, files: int, images: int = 8) -> Path:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stream_holds_each_image_once_whatever_the_workers(tmp_path: Path, workers: int) -> None:
-    # Where a worker iterates over a stream, datasets deals its rows out among the workers; lanes have done so before.
+    # Where a worker iterates over a stream, datasets deals its rows out among the workers; readers have done so before.
     root, val = write_stream(tmp_path / "data", 4), write_stream(tmp_path / "val", 1)
     splits = open_splits(options(root, stream=True, images=32, val_root=str(val)))
     assert isinstance(splits.train, Stream)

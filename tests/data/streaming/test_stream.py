@@ -22,12 +22,12 @@ from mae.data.open_splits import open_splits
 from mae.data.reading.decode import UnreadableImageError
 from mae.data.reading.transforms import EvalTransform
 from mae.data.shards.manifest import Manifest, Shard, Split
-from mae.data.source import Splits
+from mae.data.splits import Splits
 from mae.data.streaming import remote
 from mae.data.streaming.remote import RemoteFile, UnreachableError
 from mae.data.streaming.shard_urls import expand, find_shards
-from mae.data.streaming.stream import Encoded, EncodedSource, Shards, Stream, choose_lanes, shards_held_out
-from mae.data.streaming.stream_order import Lane, StreamDataset, StreamSampler, shuffled
+from mae.data.streaming.stream import Encoded, EncodedSource, Shards, Stream, choose_readers, shards_held_out
+from mae.data.streaming.stream_order import ShardReader, StreamDataset, StreamSampler, shuffled
 from mae.data.streaming.tar_streams import TarShards
 from tests.data.drawing import smooth, write_folder
 from tests.run.test_pretraining import Stop, assert_same_weights
@@ -96,10 +96,10 @@ class Drawn(Shards):
             yield Encoded(f"{number:04}", png(number))
 
 
-def stream(shards: Shards | int = 8, images: int = 8, *, buffer: int = 40, lanes: int | None = None) -> Stream:
+def stream(shards: Shards | int = 8, images: int = 8, *, buffer: int = 40, readers: int | None = None) -> Stream:
     made = Drawn(shards, images) if isinstance(shards, int) else shards
     sample = EncodedSource([Encoded("sample", png(0))])
-    return Stream(made, np.arange(len(made.names)), sample, buffer, lanes)
+    return Stream(made, np.arange(len(made.names)), sample, buffer, readers)
 
 
 def build(source: Stream, **changes: Any) -> ImageData:
@@ -128,7 +128,7 @@ def numbers(batches: list[Batch]) -> list[int]:
 
 def rank_numbers(source: Stream, rank: int, world: int, **changes: Any) -> list[int]:
     """Return the images of a rank in an epoch, in order."""
-    given = {"seed": 5, "batch": 4, "lanes": source.lanes_for(world, 0), "rank": rank, "world": world, **changes}
+    given = {"seed": 5, "batch": 4, "readers": source.readers_for(world, 0), "rank": rank, "world": world, **changes}
     dataset = StreamDataset(source, EvalTransform((16, 16)), 3, **given)
     return [number_of(dataset[key].images[0]) for key in StreamSampler(len(source), 4 * world, world)]
 
@@ -162,7 +162,7 @@ def test_workers_change_neither_order_nor_pixels() -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("done", [1, 6, 7, 15])
 def test_a_resume_goes_on_with_the_very_next_batch(done: int, workers: int) -> None:
-    # 11 images a shard: the lanes' shards end within batches.
+    # 11 images a shard: shards end within batches.
     source = stream(8, 11)
     whole = epoch(build(source), 2)
     resumed = build(source, num_workers=workers).train_dataloader()
@@ -191,16 +191,16 @@ def test_ranks_share_an_epoch_without_overlap(world: int) -> None:
     assert sum(len(part) for part in shards) == 8
 
 
-def test_a_lane_whose_shards_end_starts_over_in_another_order() -> None:
-    lane = Lane(Drawn(3, 4), [0, 1, 2], 1, "seed")
-    laps = [[lane.take().image.name for _ in range(12)] for _ in range(3)]
+def test_a_reader_whose_shards_end_starts_over_in_another_order() -> None:
+    reader = ShardReader(Drawn(3, 4), [0, 1, 2], 1, "seed")
+    laps = [[reader.take().image.name for _ in range(12)] for _ in range(3)]
     assert all(len(set(lap)) == 12 for lap in laps)
     assert laps[0] != laps[1]
 
 
 def test_an_image_that_comes_again_is_cropped_anew() -> None:
-    lane = Lane(Drawn(1, 1), [0], 1, "seed")
-    assert len({lane.take().chance for _ in range(3)}) == 3
+    reader = ShardReader(Drawn(1, 1), [0], 1, "seed")
+    assert len({reader.take().chance for _ in range(3)}) == 3
 
 
 def test_steps_are_fixed_where_images_do_not_divide() -> None:
@@ -229,10 +229,10 @@ class Waves(Shards):
 
 
 def test_crops_are_those_of_the_image_wherever_it_comes() -> None:
-    # Other lanes and another buffer give another order; an image is cropped in the same way in the same epoch.
+    # Other readers and another buffer give another order; an image is cropped in the same way in the same epoch.
     shown: list[list[bytes]] = []
-    for lanes, buffer in ((8, 40), (2, 7)):
-        data = build(stream(Waves([str(number) for number in range(32)], 32), lanes=lanes, buffer=buffer))
+    for readers, buffer in ((8, 40), (2, 7)):
+        data = build(stream(Waves([str(number) for number in range(32)], 32), readers=readers, buffer=buffer))
         shown.append([image.numpy().tobytes() for batch in epoch(data) for image in batch.images])
     assert shown[0] != shown[1]
     assert sorted(shown[0]) == sorted(shown[1])
@@ -285,9 +285,9 @@ def test_damage_is_named_and_batches_keep_their_size() -> None:
 def test_damage_does_not_move_what_comes_after_it() -> None:
     # What stands in comes again in its own place, or a resume would have to decode to know where it is.
     whole = numbers(epoch(build(stream(8, 8))))
-    source = stream(Damaged(8, 8), lanes=8)
+    source = stream(Damaged(8, 8), readers=8)
     seen = numbers(epoch(build(source)))
-    assert sum(a != b for a, b in zip(whole, seen, strict=True)) <= 8  # the lane of the damaged shard alone
+    assert sum(a != b for a, b in zip(whole, seen, strict=True)) <= 8  # the reader of the damaged shard alone
     for done in (1, 4, 9, 14):
         loader = build(source).train_dataloader()
         loader.load_state_dict({"batches": done})
@@ -304,10 +304,10 @@ def test_shards_that_hold_nothing_end_the_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shards", "world", "lanes"), [(1, 1, 1), (7, 1, 4), (16, 1, 16), (100, 1, 16), (100, 8, 8), (3, 4, 0)]
+    ("shards", "world", "readers"), [(1, 1, 1), (7, 1, 4), (16, 1, 16), (100, 1, 16), (100, 8, 8), (3, 4, 0)]
 )
-def test_lanes_are_a_power_of_two_that_the_shards_fill(shards: int, world: int, lanes: int) -> None:
-    assert choose_lanes(shards, world) == lanes
+def test_readers_are_a_power_of_two_that_the_shards_fill(shards: int, world: int, readers: int) -> None:
+    assert choose_readers(shards, world) == readers
 
 
 @pytest.mark.parametrize(
@@ -324,14 +324,14 @@ def test_lanes_are_a_power_of_two_that_the_shards_fill(shards: int, world: int, 
             None,
             1,
             3,
-            "data.num_workers=3 does not divide the 8 lanes in which 8 shards are read: choose data.num_workers=0 or 1",
+            "data.num_workers=3 does not divide data.lanes=8, the shards that are read side by side: choose",
         ),
         (None, 1, 16, "choose data.num_workers=0 or 1 or 2 or 4 or 8"),
     ],
 )
 def test_what_cannot_be_shared_out_is_refused(given: int | None, world: int, workers: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        stream(lanes=given).lanes_for(world, workers)
+        stream(readers=given).readers_for(world, workers)
 
 
 def test_shards_are_held_out_whole() -> None:
@@ -578,7 +578,7 @@ def test_a_resumed_run_ends_as_if_it_had_never_stopped(tmp_path: Path) -> None:
 def test_workers_that_do_not_fit_are_refused_before_work_starts(tmp_path: Path) -> None:
     pattern = write_shards(tmp_path / "shards", 6)
     given = ("data=webdataset", f"data.root='{pattern}'", "data.images=48")
-    with pytest.raises(ValueError, match=r"data\.num_workers=3 does not divide the 4 lanes"):
+    with pytest.raises(ValueError, match=r"data\.num_workers=3 does not divide data\.lanes=4"):
         job("pretrain", tmp_path / "run", *BARE, *given, "data.num_workers=3")
     with pytest.raises(ValueError, match=r"data\.lanes=9 wants 9 shards for 1 device, and there are 5 to train on"):
         job("pretrain", tmp_path / "run", *BARE, *given, "data.lanes=9", "data.num_workers=0")

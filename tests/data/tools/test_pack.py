@@ -19,7 +19,7 @@ from mae.data.sources.bundled import TensorSource, digits
 from mae.data.sources.files import folder, image_folder
 from mae.data.tools.encode import encoded, stored
 from mae.data.tools.pack import PackOptions, pack
-from mae.data.tools.packing_log import Journal
+from mae.data.tools.packing_log import PackingLog
 from tests.data.drawing import seen, smooth, write_folder, write_image
 from tests.data.mixed_sizes import as_training_measures, write_large_and_small
 from tests.data.tarring import files_below, open_shards, pack_folder, write_classes
@@ -82,7 +82,7 @@ def test_the_bytes_depend_on_neither_the_workers_nor_the_time(images: Path, tmp_
 def test_a_packing_that_is_stopped_goes_on_to_the_same_bytes(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
-    monkeypatch.setattr("mae.data.tools.parallel.AT_ONCE", 1)
+    monkeypatch.setattr("mae.data.tools.map_images.AT_ONCE", 1)
     (images / "train" / "ant" / "010.jpg").write_bytes(b"damaged")
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     pack_folder(images, whole, shard_images=3, short_side=20)
@@ -112,13 +112,13 @@ def test_a_packing_that_is_stopped_goes_on_to_the_same_bytes(
 def begin(images: Path, into: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave a packing after its first shard."""
 
-    def fails(self: Journal, finished: object) -> None:
+    def fails(self: PackingLog, finished: object) -> None:
         add(self, finished)  # type: ignore[arg-type]
         raise KeyboardInterrupt
 
-    add = Journal.add
+    add = PackingLog.add
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "add", fails)
+        patch.setattr(PackingLog, "add", fails)
         with pytest.raises(KeyboardInterrupt):
             pack_folder(images, into, shard_images=3)
 
