@@ -60,8 +60,8 @@ def prepare_evaluation(config: Config, overrides: Sequence[str] = ()) -> Evaluat
     setting = open_setting(config, "evaluate", overrides)
     setting.config["protocol"] = trained["protocol"]
     checkpoint = read_checkpoint(path)
-    refuse_stream(setting.config["data"])
-    splits = open_splits(setting.config["data"], setting.folder.path)
+    refuse_stream(**setting.config["data"])
+    splits = open_splits(**setting.config["data"], run_dir=setting.folder.path)
     look = inspect_images(splits.train)
     follow_checkpoint(setting.choices, checkpoint)
     encoder, _ = encoder_from(checkpoint, image_size=image_size(setting.config))

@@ -88,8 +88,8 @@ def labelled_splits(config: Config, run_dir: Path | None = None) -> Splits:
     Raises:
         ValueError: There are no labels, fewer than asked for, or none of a class that is to be recognised.
     """
-    refuse_stream(config["data"])
-    splits = open_splits(config["data"], run_dir)
+    refuse_stream(**config["data"])
+    splits = open_splits(**config["data"], run_dir=run_dir)
     source, train = config["data"]["source"], splits.train
     if source == "segmentation_folder":
         raise ValueError(

@@ -91,7 +91,7 @@ def open_masked(setting: Setting, checkpoint: Checkpoint | None) -> tuple[Splits
             raise ValueError(
                 f"{key}={config[key]} draws labelled images by their class, and masks have many: leave it out"
             )
-    splits, masks = open_masks(open_splits(config["data"], setting.folder.path))
+    splits, masks = open_masks(open_splits(**config["data"], run_dir=setting.folder.path))
     choices.fill("data.classes", list(masks.classes), f"the ids in {masks.count:,} training masks")
     look = inspect_images(splits.train)
     if checkpoint is not None:

@@ -42,11 +42,12 @@ def prepare_segmentation_evaluation(
         ValueError: The data have no masks, or ids that the segmenter does not know.
         FileNotFoundError: A folder does not exist.
     """
-    config["data"]["classes"] = list(trained["classes"])
+    if config["data"]["source"] == "segmentation_folder":
+        config["data"]["classes"] = list(trained["classes"])
     setting = open_setting(config, "evaluate", overrides)
     setting.config["task"] = dict(trained["task"])
     checkpoint = read_checkpoint(path)
-    splits, masks = open_masks(open_splits(setting.config["data"], setting.folder.path))
+    splits, masks = open_masks(open_splits(**setting.config["data"], run_dir=setting.folder.path))
     look = inspect_images(splits.train)
     follow_checkpoint(setting.choices, checkpoint)
     encoder, _ = encoder_from(checkpoint, image_size=image_size(setting.config))

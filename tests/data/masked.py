@@ -58,8 +58,7 @@ def put(root: Path, name: str, mask: np.ndarray) -> None:
 
 
 def opened(root: Path, **options: Any) -> Splits:
-    given = {"source": "segmentation_folder", "root": str(root), "images_at": None, "masks_at": None, "classes": None}
-    return open_splits({**given, "ignore": 255, "index": None, **options})
+    return open_splits("segmentation_folder", root=str(root), **options)
 
 
 def checked(root: Path, **options: Any) -> tuple[Splits, MaskInspection]:

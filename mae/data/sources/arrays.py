@@ -122,7 +122,7 @@ class ArrayFolder(Source):
         return images
 
 
-def arrays(root: str | None, layout: str | None = None, pages: str | None = None) -> Splits:
+def arrays(root: str | None = None, layout: str | None = None, pages: str | None = None) -> Splits:
     """A file of images, a folder of ``train.npy`` and the like, or a folder of files of one image each.
 
     Labels stand beside their images, ``train_labels.npy`` beside ``train.npy``, or within the .npz file. Whole numbers of 8 bits

@@ -71,7 +71,7 @@ def test_colours_are_refused(tmp_path: Path, mode: str) -> None:
 
 @pytest.mark.parametrize(("ignore", "left"), [(255, [0, 1, 2, 3]), ([0, 3], [1, 2]), (None, [0, 1, 2, 3])])
 def test_ids_without_a_label_become_255(ignore: Any, left: list[int]) -> None:
-    ids = MaskIds.of({"classes": 4, "ignore": ignore})
+    ids = MaskIds.of(4, ignore)
     table = board(4)
     expected = np.where(np.isin(table, left), table, IGNORE)
     mask = ids.classify(table, "m.png")
@@ -114,7 +114,7 @@ def test_for_pretraining_there_are_images_without_labels(tmp_path: Path) -> None
 
 def test_data_without_masks_are_refused() -> None:
     with pytest.raises(ValueError, match="segmentation needs masks, and these data have none"):
-        open_masks(open_splits({"source": "digits"}))
+        open_masks(open_splits("digits"))
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

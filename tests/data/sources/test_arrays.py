@@ -214,7 +214,7 @@ def test_a_folder_of_splits_keeps_them_with_their_labels(tmp_path: Path, suffix:
             saved(tmp_path / f"{name}_labels.npy", content[name][1][:, None])
         else:
             np.savez_compressed(tmp_path / f"{name}.npz", x=content[name][0], y=content[name][1])
-    splits = open_splits({"source": "arrays", "root": str(tmp_path), "layout": None, "pages": None})
+    splits = open_splits("arrays", root=str(tmp_path))
     for name, source in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
         assert source is not None and source.labels is not None
         assert np.array_equal(torch.stack(pictures(source)).permute(0, 2, 3, 1).numpy(), content[name][0])

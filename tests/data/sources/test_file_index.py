@@ -144,12 +144,12 @@ def test_patterns_and_lists_are_kept_as_folders_are(tmp_path: Path, kind: str) -
     root, run = write_folder(tmp_path / "data", 5), tmp_path / "run"
     (tmp_path / "list.txt").write_text("".join(f"data/image_{number:03}.png\n" for number in range(5)))
     given = str(root / "*.png") if kind == "pattern" else str(tmp_path / "list.txt")
-    first = folder(given, Index(None, run))
+    first = folder(given, run_dir=run)
     assert first.keep is not None
     first.keep()
     write_image(root / "more.png")
     (tmp_path / "list.txt").write_text("data/more.png\n")
-    again = folder(given, Index(None, run)).whole
+    again = folder(given, run_dir=run).whole
     assert again is not None
     assert [Path(again.name(i)).name for i in range(len(again))] == [f"image_{number:03}.png" for number in range(5)]
 

@@ -29,7 +29,7 @@ from mae.data.streaming.shard_urls import expand, find_shards
 from mae.data.streaming.stream import Encoded, EncodedSource, Shards, Stream, choose_readers, shards_held_out
 from mae.data.streaming.stream_order import ShardReader, StreamDataset, StreamSampler, shuffled
 from mae.data.streaming.tar_streams import TarShards
-from tests.data.drawing import smooth, write_folder
+from tests.data.drawing import smooth
 from tests.run.test_pretraining import Stop, assert_same_weights
 from tests.runs import job
 
@@ -341,7 +341,7 @@ def test_shards_are_held_out_whole() -> None:
 
 
 def test_a_stream_of_tars_is_opened_with_validation_of_its_own(tmp_path: Path) -> None:
-    splits = open_splits(options(write_shards(tmp_path, 10), images=80, lanes=9))
+    splits = open_splits(**options(write_shards(tmp_path, 10), images=80, lanes=9))
     assert (len(splits.train), len(splits.val), splits.test) == (72, 8, None)
     assert splits.train.classes == splits.val.classes == ()
     held = {number_of(splits.val.image(index)) for index in range(8)}
@@ -354,7 +354,7 @@ def test_a_stream_of_tars_is_opened_with_validation_of_its_own(tmp_path: Path) -
 
 def test_validation_from_other_shards(tmp_path: Path) -> None:
     val = write_shards(tmp_path, 2, split="val", start=100)
-    splits = open_splits(options(write_shards(tmp_path, 4), images=32, val_root=val))
+    splits = open_splits(**options(write_shards(tmp_path, 4), images=32, val_root=val))
     assert len(splits.train) == 32
     assert [number_of(splits.val.image(index)) for index in range(16)] == list(range(100, 116))
 
@@ -364,7 +364,7 @@ def test_a_manifest_says_what_there_is(tmp_path: Path) -> None:
     write_shards(tmp_path, 1, split="val", start=100)
     write_manifest(tmp_path, train=8, val=8)
     for root in (pattern, tmp_path):
-        splits = open_splits(options(root, stream=True))
+        splits = open_splits(**options(root, stream=True))
         assert (len(splits.train), len(splits.val)) == (32, 8)
         assert number_of(splits.val.image(0)) == 100
         assert splits.statistics == ((0.5, 0.4, 0.3), (0.2, 0.2, 0.2))
@@ -374,21 +374,21 @@ def test_without_a_manifest_the_number_of_images_is_asked_for(tmp_path: Path) ->
     with pytest.raises(
         ValueError, match=r"nothing says how many images the 4 shards of .*: data\.images=N does, or a man"
     ):
-        open_splits(options(write_shards(tmp_path, 4)))
+        open_splits(**options(write_shards(tmp_path, 4)))
     with pytest.raises(
         ValueError, match=r"manifest\.json names no shards for train: give theirs, as in \"data\.root='"
     ):
-        open_splits(options(tmp_path, stream=True))
+        open_splits(**options(tmp_path, stream=True))
     (tmp_path / "manifest.json").write_text("[]")
     with pytest.raises(ValueError, match="is no manifest of mae data pack"):
-        open_splits(options(tmp_path, stream=True))
+        open_splits(**options(tmp_path, stream=True))
 
 
 def test_one_shard_leaves_none_for_validation(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"is the only shard, so none can be held out for validation: give data\.val_root"
     ):
-        open_splits(options(write_shard(tmp_path / "train.tar", range(8)), stream=True, images=8))
+        open_splits(**options(write_shard(tmp_path / "train.tar", range(8)), stream=True, images=8))
 
 
 def test_patterns_name_shards_in_order(tmp_path: Path) -> None:
@@ -511,7 +511,7 @@ def test_a_server_that_always_fails_is_named(tmp_path: Path, serve: Serve) -> No
     write_shards(tmp_path, 3)
     url = f"{serve(failures=99)}/train-{{000..002}}.tar"
     with pytest.raises(UnreachableError, match=r"http://127.*/train-002\.tar cannot be read, after 3 attempts \(503"):
-        open_splits(options(url, images=24))
+        open_splits(**options(url, images=24))
 
 
 def test_a_shard_that_is_not_there_is_named_at_once(
@@ -520,13 +520,13 @@ def test_a_shard_that_is_not_there_is_named_at_once(
     monkeypatch.setattr(remote.time, "sleep", lambda seconds: pytest.fail("waits for what will not come"))
     write_shards(tmp_path, 3)
     with pytest.raises(UnreachableError, match=r"train-003\.tar does not exist"):
-        open_splits(options(f"{serve()}/train-{{000..003}}.tar", images=24))
+        open_splits(**options(f"{serve()}/train-{{000..003}}.tar", images=24))
     with pytest.raises(UnreachableError, match=r"train-002\.tar cannot be read \(403"):
-        open_splits(options(f"{serve(failures=9, status=403)}/train-{{000..002}}.tar", images=24))
+        open_splits(**options(f"{serve(failures=9, status=403)}/train-{{000..002}}.tar", images=24))
 
 
 def test_a_shard_that_goes_away_is_named_from_a_worker(tmp_path: Path) -> None:
-    splits = open_splits(options(write_shards(tmp_path, 5), images=40))
+    splits = open_splits(**options(write_shards(tmp_path, 5), images=40))
     assert isinstance(splits.train, Stream)
     (tmp_path / "train-002.tar").unlink()
     with pytest.raises(UnreachableError, match=r"train-002\.tar does not exist"):
@@ -595,20 +595,3 @@ def test_the_second_stage_refuses_a_stream(tmp_path: Path) -> None:
 def test_a_stream_gives_no_image_by_its_number() -> None:
     with pytest.raises(ValueError, match="none can be opened by its number"):
         stream().open(0)
-
-
-@pytest.mark.parametrize(("key", "value"), [("images", 8), ("lanes", 2), ("val_root", "x")])
-def test_what_nothing_would_read_is_refused(tmp_path: Path, key: str, value: Any) -> None:
-    write_shards(tmp_path, 2)
-    with pytest.raises(
-        ValueError, match=rf"data\.{key}={value} is for streams alone: leave it out, or set data\.stream=true"
-    ):
-        open_splits(options(tmp_path, **{key: value}))
-
-
-def test_folders_are_no_streams(tmp_path: Path) -> None:
-    # The keys of streams stand in the groups of streams alone.
-    write_folder(tmp_path, 3)
-    splits = open_splits({"source": "folder", "root": str(tmp_path), "index": None})
-    assert splits.train.stream_shards == 0
-    assert splits.train.sample is splits.train
