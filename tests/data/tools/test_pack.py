@@ -82,7 +82,6 @@ def test_the_bytes_depend_on_neither_the_workers_nor_the_time(images: Path, tmp_
 def test_a_packing_that_is_stopped_goes_on_to_the_same_bytes(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
-    monkeypatch.setattr("mae.data.tools.map_images.AT_ONCE", 1)
     (images / "train" / "ant" / "010.jpg").write_bytes(b"damaged")
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     pack_folder(images, whole, shard_images=3, short_side=20)
