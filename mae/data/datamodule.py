@@ -109,17 +109,17 @@ class ImageData(L.LightningDataModule):
         """Return shuffled, augmented training batches of this rank."""
         source, (rank, world) = self.splits.train, self._rank()
         batch, effective_batch = self.micro_batch // self.repeats, self.effective_batch // self.repeats
-        examples = (source, self.train_transform, self.channels, self.seed, self.bits, self.repeats)
+        shown = (self.train_transform, self.channels, self.seed, self.bits, self.repeats)
         encoded = self.decode == "device"
         dataset: ImageDataset
         sampler: ResumableSampler
         if isinstance(source, Stream):
             readers = source.readers_for(world, self.num_workers)
             kind = EncodedStreamDataset if encoded else StreamDataset
-            dataset = kind(*examples, batch=batch, readers=readers, rank=rank, world=world)
+            dataset = kind(source, *shown, batch=batch, readers=readers, rank=rank, world=world)
             sampler = StreamSampler(len(source), effective_batch, world)
         else:
-            dataset = (EncodedDataset if encoded else self.examples)(*examples)
+            dataset = (EncodedDataset if encoded else self.examples)(source, *shown)
             sampler = ShuffledSampler(len(source), effective_batch, self.seed, rank, world)
         return self._loader(dataset, sampler, batch, keep=True)
 
