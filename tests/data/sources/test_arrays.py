@@ -183,15 +183,15 @@ def test_a_worker_is_handed_the_place_of_an_array_and_not_its_content(tmp_path: 
 def test_only_what_is_read_of_a_file_is_loaded(tmp_path: Path) -> None:
     # 64 GB that are not there: a sparse file.
     path = tmp_path / "large.npy"
-    header = np.lib.format.open_memmap(tmp_path / "one.npy", "w+", np.uint8, (1, 64, 64, 4)).offset
+    header = np.lib.format.open_memmap(tmp_path / "one.npy", "w+", np.uint8, (1, 512, 512, 4)).offset
     with path.open("wb") as file:
-        described = {"descr": "|u1", "fortran_order": False, "shape": (1 << 22, 64, 64, 4)}
+        described = {"descr": "|u1", "fortran_order": False, "shape": (1 << 16, 512, 512, 4)}
         np.lib.format.write_array_header_1_0(file, described)
         assert file.tell() == header
-        file.truncate(header + (1 << 22) * 64 * 64 * 4)
+        file.truncate(header + (1 << 16) * 512 * 512 * 4)
     source = arrays(str(path)).whole
     assert source is not None
-    assert len(source) == 1 << 22
+    assert len(source) == 1 << 16
     assert not source.image(len(source) - 1).any()
     assert not source.in_memory
 

@@ -159,8 +159,7 @@ def test_workers_change_neither_order_nor_pixels() -> None:
                 assert torch.equal(one.indices, other.indices)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("done", [1, 6, 7, 15])
+@pytest.mark.parametrize(("done", "workers"), [(1, 0), (6, 0), (7, 2), (15, 0)])
 def test_a_resume_goes_on_with_the_very_next_batch(done: int, workers: int) -> None:
     # 11 images a shard: shards end within batches.
     source = stream(8, 11)
@@ -555,6 +554,7 @@ def test_a_whole_run_from_a_local_stream(tmp_path: Path) -> None:
     assert not {"knn_top1", "probe_top1"} & set(results)
 
 
+@pytest.mark.slow
 def test_a_whole_run_over_http_with_two_workers(tmp_path: Path, serve: Serve) -> None:
     write_shards(tmp_path, 6)
     write_manifest(tmp_path, train=8)
@@ -563,6 +563,7 @@ def test_a_whole_run_over_http_with_two_workers(tmp_path: Path, serve: Serve) ->
     assert (results["steps"], results["images_seen"]) == (10, 80)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_as_if_it_had_never_stopped(tmp_path: Path) -> None:
     pattern = write_shards(tmp_path / "shards", 6)
     given = (*BARE, "data=webdataset", f"data.root='{pattern}'", "data.images=48", "data.num_workers=2", "epochs=2")
