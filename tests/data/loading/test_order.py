@@ -3,36 +3,43 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mae.data.loading.order import OrderedSampler, ShuffledSampler
 
-
-@pytest.mark.parametrize("world", [2, 4])
-def test_ranks_share_an_epoch_without_overlap(world: int) -> None:
-    ranks = [ShuffledSampler(23, 4, seed=5, rank=rank, world=world) for rank in range(world)]
-    parts = []
-    for sampler in ranks:
-        sampler.set_epoch(2)
-        parts.append([index for _, index in sampler])
-    assert len({len(part) for part in parts}) == 1
-    together = [index for part in parts for index in part]
-    assert len(together) == len(set(together)) == 20
+LENGTHS, WORLDS = st.integers(1, 60), st.sampled_from([1, 2, 3, 4, 8])
 
 
-@pytest.mark.parametrize("world", [2, 4])
-def test_each_step_sees_the_same_images_on_any_number_of_ranks(world: int) -> None:
-    # batch_size means the same everywhere: the k-th step of an epoch is made of the same images.
-    def steps(world: int) -> list[set[int]]:
-        per_rank = 4 // world
-        parts = [[index for _, index in ShuffledSampler(23, 4, 5, rank, world)] for rank in range(world)]
-        return [{i for part in parts for i in part[k * per_rank : (k + 1) * per_rank]} for k in range(5)]
+@given(LENGTHS, WORLDS, st.integers(1, 4), st.integers(0, 9), st.integers(0, 3))
+def test_ranks_share_each_step_of_an_epoch(length: int, world: int, per_rank: int, seed: int, epoch: int) -> None:
+    # batch_size means the same everywhere: the k-th step of an epoch is made of the same images on any number of ranks.
+    batch = world * per_rank
+    ranks = [ShuffledSampler(length, batch, seed, rank, world) for rank in range(world)]
+    alone = ShuffledSampler(length, batch, seed)
+    for sampler in (*ranks, alone):
+        sampler.set_epoch(epoch)
+    parts = [list(sampler) for sampler in ranks]
+    assert [len(part) for part in parts] == [len(sampler) for sampler in ranks] == [length // batch * per_rank] * world
+    whole = list(alone)
+    assert len(set(whole)) == len(whole) == length // batch * batch
+    for step in range(length // batch):
+        together = [key for part in parts for key in part[step * per_rank : (step + 1) * per_rank]]
+        assert sorted(together) == sorted(whole[step * batch : (step + 1) * batch])
+        assert {key[0] for key in together} == {epoch}
 
-    assert steps(world) == steps(1)
 
-
-def test_evaluation_shards_hold_every_image_exactly_once() -> None:
+@given(LENGTHS, WORLDS)
+def test_evaluation_shards_hold_every_image_exactly_once(length: int, world: int) -> None:
     # PyTorch's DistributedSampler repeats images to even the ranks out, and so counts some of them twice.
-    parts = [list(OrderedSampler(np.arange(7), rank, 3)) for rank in range(3)]
-    assert [len(part) for part in parts] == [3, 2, 2]
-    assert sorted(index for part in parts for _, index in part) == list(range(7))
+    parts = [list(OrderedSampler(np.arange(length), rank, world)) for rank in range(world)]
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert sorted(index for part in parts for _, index in part) == list(range(length))
+
+
+@given(LENGTHS, st.integers(0, 60))
+def test_an_order_can_be_entered_in_the_middle(length: int, first: int) -> None:
+    for sampler in (ShuffledSampler(length, 1, 0), OrderedSampler(np.arange(length))):
+        whole = list(sampler)
+        sampler.first = first
+        assert list(sampler) == whole[first:]
