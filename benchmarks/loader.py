@@ -98,7 +98,7 @@ def speed(folder: Path, rounds: int, scratch: Path, console: Console) -> None:
     sizes = np.array([files.size(i) for i in range(len(files))])
     packed = scratch / "packed"
     pack({"train": files}, packed, PackOptions(short_side=SHORT_SIDE), {})
-    shards = webdataset({"root": str(packed)}, None)
+    shards = webdataset(str(packed))
     ways: dict[str, tuple[Callable[[], Iterable], int]] = {
         "usual pipeline (ImageFolder, Pillow)": (lambda: usual(root), 1),
         "this loader, files": (lambda: ours(files), 1),

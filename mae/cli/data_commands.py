@@ -159,11 +159,11 @@ def _kind(root: Path) -> str:
 def _open(config: Mapping[str, Any]) -> dict[str, Any]:
     from mae.data.open_splits import is_stream, open_splits
 
-    if is_stream(config):
+    if is_stream(**config):
         raise ValueError(
             f"data={config['source']} is a stream, and mae data reads images at random: download the data, and give their folder"
         )
-    return open_splits(config).own
+    return open_splits(**config).own
 
 
 def _workers(given: int | None) -> int:

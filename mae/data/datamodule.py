@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from mae.data.inspection import evenly_spaced
 from mae.data.loading.batches import BatchLoader, ImageDataset
 from mae.data.loading.order import OrderedSampler, ResumableSampler, ShuffledSampler
 from mae.data.loading.unreadable import UnreadableImages
@@ -17,7 +16,8 @@ from mae.data.reading.augment import can_augment
 from mae.data.reading.device_decoding import DeviceDecoder, EncodedDataset
 from mae.data.reading.transforms import EvalTransform, TrainTransform
 from mae.data.segmentation.masks import SegmentationDataset
-from mae.data.source import Source, Splits
+from mae.data.source import Source, evenly_spaced
+from mae.data.splits import Splits
 from mae.data.statistics import measure_pixels
 from mae.data.streaming.stream import Stream
 from mae.data.streaming.stream_order import EncodedStreamDataset, StreamDataset, StreamSampler
@@ -71,30 +71,8 @@ class ImageData(L.LightningDataModule):
         masks: bool = False,
     ) -> None:
         super().__init__()
-        count = len(splits.train)
-        if rand_augment and not can_augment(channels, bits):
-            raise ValueError(
-                f"protocol.rand_augment={rand_augment} works on grey and colour images of 8 bits, and these have {channels} "
-                f"channels of {bits} bits: protocol.rand_augment=0 leaves it out"
-            )
-        if rand_augment and decode == "device":
-            raise ValueError(f"protocol.rand_augment={rand_augment} works on the CPU: data.decode=cpu, or leave it out")
-        if masks and rand_augment:
-            raise ValueError(
-                f"protocol.rand_augment={rand_augment} moves pixels and leaves their masks behind: protocol.rand_augment=0"
-            )
-        if masks and decode == "device":
-            raise ValueError("data.decode=device cuts images alone, and not their masks: data.decode=cpu cuts both")
-        if micro_batch % repeats:
-            raise ValueError(
-                f"data.repeats={repeats} crops of an image do not divide the {micro_batch} images of a forward pass: "
-                f"choose a divisor, or batch_size={effective_batch // micro_batch * max(1, round(micro_batch / repeats)) * repeats}"
-            )
-        if count * repeats < effective_batch:
-            raise ValueError(
-                f"batch_size={effective_batch} is more than the {count} training images"
-                f"{f' x data.repeats={repeats}' if repeats > 1 else ''}: choose {count * repeats} or less"
-            )
+        _refuse_augmentation(rand_augment, channels, bits, decode, masks)
+        _refuse_batches(len(splits.train), effective_batch, micro_batch, repeats)
         self.splits = splits
         self.channels = channels
         self.effective_batch = effective_batch
@@ -106,7 +84,7 @@ class ImageData(L.LightningDataModule):
         self.decode = decode
         self.unreadable = unreadable or UnreadableImages(sum(len(part) for part in splits.parts), budget=1.0)
         self.train_transform = TrainTransform(image_size, min_scale, flip, rand_augment)
-        self.dataset = SegmentationDataset if masks else ImageDataset
+        self.examples = SegmentationDataset if masks else ImageDataset
         # ImageNet's custom for photographs is to cut an eighth off; small images have no border to spare, and of masks all counts.
         self.eval_transform = EvalTransform(image_size, share=0.875 if min(image_size) >= 112 and not masks else 1.0)
 
@@ -129,31 +107,20 @@ class ImageData(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return shuffled, augmented training batches of this rank."""
-        source = self.splits.train
+        source, (rank, world) = self.splits.train, self._rank()
+        batch, effective_batch = self.micro_batch // self.repeats, self.effective_batch // self.repeats
+        shown = (self.train_transform, self.channels, self.seed, self.bits, self.repeats)
+        encoded = self.decode == "device"
+        dataset: ImageDataset
+        sampler: ResumableSampler
         if isinstance(source, Stream):
-            return self._stream_loader(source)
-        sampler = ShuffledSampler(len(source), self.effective_batch // self.repeats, self.seed, *self._rank())
-        kind = EncodedDataset if self.decode == "device" else self.dataset
-        dataset = kind(source, self.train_transform, self.channels, self.seed, self.bits, self.repeats)
-        return self._loader(dataset, sampler, self.micro_batch // self.repeats, keep=True)
-
-    def _stream_loader(self, stream: Stream) -> DataLoader[Any]:
-        rank, world = self._rank()
-        batch = self.micro_batch // self.repeats
-        kind = EncodedStreamDataset if self.decode == "device" else StreamDataset
-        dataset = kind(
-            stream,
-            self.train_transform,
-            self.channels,
-            self.seed,
-            self.bits,
-            self.repeats,
-            batch=batch,
-            lanes=stream.lanes_for(world, self.num_workers),
-            rank=rank,
-            world=world,
-        )
-        sampler = StreamSampler(len(stream), self.effective_batch // self.repeats, world)
+            readers = source.readers_for(world, self.num_workers)
+            kind = EncodedStreamDataset if encoded else StreamDataset
+            dataset = kind(source, *shown, batch=batch, readers=readers, rank=rank, world=world)
+            sampler = StreamSampler(len(source), effective_batch, world)
+        else:
+            dataset = (EncodedDataset if encoded else self.examples)(source, *shown)
+            sampler = ShuffledSampler(len(source), effective_batch, self.seed, rank, world)
         return self._loader(dataset, sampler, batch, keep=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -175,7 +142,7 @@ class ImageData(L.LightningDataModule):
         """Return batches of a source in order, centre-cropped; ``most`` images, evenly spread, where it is given."""
         indices = np.arange(len(source)) if most is None else evenly_spaced(len(source), most)
         sampler = OrderedSampler(indices, *(self._rank() if shard else (0, 1)))
-        dataset = self.dataset(source, self.eval_transform, self.channels, bits=self.bits)
+        dataset = self.examples(source, self.eval_transform, self.channels, bits=self.bits)
         return self._loader(dataset, sampler, self.micro_batch, keep=keep)
 
     def _rank(self) -> tuple[int, int]:
@@ -195,4 +162,34 @@ class ImageData(L.LightningDataModule):
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=keep and self.num_workers > 0,
+        )
+
+
+def _refuse_augmentation(rand_augment: int, channels: int, bits: int, decode: str, masks: bool) -> None:
+    if rand_augment and not can_augment(channels, bits):
+        raise ValueError(
+            f"protocol.rand_augment={rand_augment} works on grey and colour images of 8 bits, and these have {channels} "
+            f"channels of {bits} bits: protocol.rand_augment=0 leaves it out"
+        )
+    if rand_augment and decode == "device":
+        raise ValueError(f"protocol.rand_augment={rand_augment} works on the CPU: data.decode=cpu, or leave it out")
+    if masks and rand_augment:
+        raise ValueError(
+            f"protocol.rand_augment={rand_augment} moves pixels and leaves their masks behind: protocol.rand_augment=0"
+        )
+    if masks and decode == "device":
+        raise ValueError("data.decode=device cuts images alone, and not their masks: data.decode=cpu cuts both")
+
+
+def _refuse_batches(images: int, effective_batch: int, micro_batch: int, repeats: int) -> None:
+    if micro_batch % repeats:
+        fitting = effective_batch // micro_batch * max(1, round(micro_batch / repeats)) * repeats
+        raise ValueError(
+            f"data.repeats={repeats} crops of an image do not divide the {micro_batch} images of a forward pass: "
+            f"choose a divisor, or batch_size={fitting}"
+        )
+    if images * repeats < effective_batch:
+        raise ValueError(
+            f"batch_size={effective_batch} is more than the {images} training images"
+            f"{f' x data.repeats={repeats}' if repeats > 1 else ''}: choose {images * repeats} or less"
         )

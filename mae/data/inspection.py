@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from mae.data.reading.decode import UnreadableImageError
-from mae.data.source import Source
+from mae.data.source import Source, evenly_spaced
 
 SIZES_READ = 256
 IMAGES_DECODED = 16
@@ -43,11 +43,6 @@ class Inspection:
         kind = {1: "grey", 3: "colour"}.get(self.channels, f"{self.channels}-channel")
         depth = "" if self.bits == 8 else " with more than 8 bits"
         return f"{self.count:,} {kind} images of {size}{depth} (median short side {self.short_side})"
-
-
-def evenly_spaced(total: int, wanted: int) -> np.ndarray:
-    """Return up to ``wanted`` indices, evenly spread over ``total``: the same in every run."""
-    return np.unique(np.linspace(0, total - 1, min(total, wanted)).astype(np.int64))
 
 
 def inspect_images(source: Source) -> Inspection:

@@ -15,7 +15,7 @@ class PixelSums:
     """Sums over pixels: uint8, taken as [0, 1], or floats as they are. Those of one image and of another add up.
 
     Attributes:
-        count: Pixels.
+        count: Pixels; or images, where each of them counts once.
         total: (C,) float64, sum of their values; one channel stands for all beside images in colour.
         squares: (C,) float64, sum of their squares.
     """
@@ -37,6 +37,13 @@ class PixelSums:
             torch.arange(256),
         )
         return cls(count, (counts * values).sum(1).numpy() / 255, (counts * values**2).sum(1).numpy() / 255**2)
+
+    def per_image(self) -> PixelSums:
+        """Return the sums of one image as those of a single, average pixel.
+
+        Training sees every image at one size, so that a large one counts no more than a small one.
+        """
+        return PixelSums(1, self.total / self.count, self.squares / self.count)
 
     def __add__(self, other: PixelSums) -> PixelSums:
         """Return the sums over both.
@@ -73,6 +80,8 @@ class PixelSums:
 
 def measure_pixels(images: Iterable[Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return per-channel mean and standard deviation of images (C, H, W): uint8, taken as [0, 1], or float32 as they are.
+
+    Every pixel counts once: for images to count the same, give them at one size, as ``ImageData`` does.
 
     Raises:
         ValueError: There is no image, or every image is one flat colour.

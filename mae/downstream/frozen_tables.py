@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mae.data.source import few_labels
+from mae.data.few_labels import few_labels
 from mae.evaluation.frozen.few_shot import BUDGETS
 from mae.evaluation.frozen.summary import FrozenScores
 from mae.evaluation.intervals import mean_interval

@@ -10,7 +10,7 @@ from mae.config.choosing.model import choose_images_and_model
 from mae.config.composing import load_preset
 from mae.config.schema.roots import FinetuneConfig
 from mae.data.inspection import Inspection, inspect_images
-from mae.data.source import Splits
+from mae.data.splits import Splits
 from mae.downstream.starting_weights import follow_checkpoint
 from mae.run.setting import Setting
 

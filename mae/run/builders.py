@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import Logger
 
 from mae.data.datamodule import ImageData
 from mae.data.loading.unreadable import UnreadableImages
-from mae.data.source import Splits
+from mae.data.splits import Splits
 from mae.data.streaming.stream import Stream
 from mae.models.backbones.backbone import Backbone
 from mae.optim.schedule import scaled_lr
@@ -64,7 +64,7 @@ def build_data(
                 f"{len(split)} {name} images are fewer than the {setting.devices} devices: use trainer.devices={len(split)}"
             )
     if isinstance(splits.train, Stream):
-        splits.train.lanes_for(setting.devices, options.num_workers)  # says what does not fit before work starts
+        splits.train.readers_for(setting.devices, options.num_workers)  # says what does not fit before work starts
     if options.decode == "device" and not torch.cuda.is_available():
         raise ValueError("data.decode=device decodes JPEGs on a CUDA GPU, and there is none: leave it out")
     data = ImageData(

@@ -40,7 +40,7 @@ def prepare(config: PretrainConfig, overrides: Sequence[str] = ()) -> Pretrainin
     setting = open_setting(config, "pretrain", overrides)
     config, choices = setting.config, setting.choices
 
-    splits = open_splits(config.data.model_dump(), setting.folder.path)
+    splits = open_splits(**config.data.model_dump(), run_dir=setting.folder.path)
     look = inspect_images(splits.train)
     choose_images_and_model(choices, look, setting.machine, load_preset)
     choose_loading(choices, look, setting.machine, setting.devices)

@@ -13,7 +13,7 @@ from mae.data.datamodule import ImageData
 from mae.data.loading.batches import Batch
 from mae.data.open_splits import open_splits
 from mae.data.segmentation.mask_inspection import MaskInspection, open_masks
-from mae.data.source import Splits
+from mae.data.splits import Splits
 
 SIDE = 10
 """Columns, and rows, of the fields that a mask of places tells apart: 100 classes."""
@@ -58,8 +58,7 @@ def put(root: Path, name: str, mask: np.ndarray) -> None:
 
 
 def opened(root: Path, **options: Any) -> Splits:
-    given = {"source": "segmentation_folder", "root": str(root), "images_at": None, "masks_at": None, "classes": None}
-    return open_splits({**given, "ignore": 255, "index": None, **options})
+    return open_splits("segmentation_folder", root=str(root), **options)
 
 
 def checked(root: Path, **options: Any) -> tuple[Splits, MaskInspection]:

@@ -13,8 +13,8 @@ from PIL import Image
 
 from mae.data.open_splits import open_splits
 from mae.data.shards.manifest import Manifest
-from mae.data.source import Splits
 from mae.data.sources.files import image_folder
+from mae.data.splits import Splits
 from mae.data.tools.pack import PackOptions, pack
 from tests.data.drawing import smooth, write_image
 
@@ -52,7 +52,7 @@ def array(values: np.ndarray) -> bytes:
 
 
 def open_shards(root: Path, run_dir: Path | None = None, **options: Any) -> Splits:
-    return open_splits({"source": "webdataset", "root": str(root), **options}, run_dir)
+    return open_splits("webdataset", root=str(root), run_dir=run_dir, **options)
 
 
 def write_classes(root: Path, count: int = 6, splits: tuple[str, ...] = ("train",)) -> Path:

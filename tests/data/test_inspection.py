@@ -4,26 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from mae.data.inspection import evenly_spaced, inspect_images
+from mae.data.inspection import inspect_images
 from mae.data.reading.decode import Picture, TensorPicture
 from mae.data.source import Source
 from mae.data.sources.bundled import digits
 from mae.data.sources.file_index import scan
 from mae.data.sources.files import FileSource
 from tests.data.drawing import write_folder, write_image
-
-
-@pytest.mark.parametrize(("total", "wanted"), [(1, 5), (7, 7), (1000, 16), (1000, 999), (3, 256)])
-def test_spread_indices_are_distinct_sorted_and_reach_both_ends(total: int, wanted: int) -> None:
-    indices = evenly_spaced(total, wanted)
-    assert len(indices) == min(total, wanted)
-    assert (np.diff(indices) > 0).all()
-    assert indices[0] == 0
-    assert indices[-1] == (total - 1 if wanted > 1 else 0)
 
 
 def source(root: Path) -> FileSource:

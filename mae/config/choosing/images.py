@@ -8,7 +8,7 @@ from mae.config.choices import Choices, Machine, largest_divisor
 from mae.config.schema.data import Streamed
 from mae.config.schema.roots import FinetuneConfig
 from mae.data.inspection import Inspection
-from mae.data.streaming.stream import choose_lanes
+from mae.data.streaming.stream import choose_readers
 
 
 def choose_loading(choices: Choices[Any], look: Inspection, machine: Machine, devices: int) -> None:
@@ -48,7 +48,7 @@ def choose_loading(choices: Choices[Any], look: Inspection, machine: Machine, de
         workers, reason = 0, "images in memory"
     if look.stream_shards and isinstance(data, Streamed):
         lanes = choices.fill(
-            "data.lanes", choose_lanes(look.stream_shards, devices), f"{look.stream_shards} shards to train on"
+            "data.lanes", choose_readers(look.stream_shards, devices), f"{look.stream_shards} shards to train on"
         )
         workers, reason = (
             largest_divisor(max(1, lanes), workers),

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from torch import Tensor
 
-from mae.data.segmentation.masks import MaskIds, read_ids, read_mask_size
-from mae.data.source import Splits, with_validation
+from mae.data.segmentation.masks import IGNORE, MaskIds, read_ids, read_mask_size
 from mae.data.sources.file_index import FileNames, Index
 from mae.data.sources.files import FileSource, existing_folder
+from mae.data.splits import Splits, with_validation
 
 LAYOUTS = (
     ("{split}", "{split}annot"),  # CamVid
@@ -64,35 +63,52 @@ class SegmentationSource(FileSource):
         return SegmentationSource(self.root, self.names, self.mask_root, self.mask_names, ids)
 
 
-def segmentation_folder(options: Mapping[str, Any], index: Index | None = None) -> Splits:
+def segmentation_folder(
+    root: str | None = None,
+    images_at: str | None = None,
+    masks_at: str | None = None,
+    classes: int | Sequence[str] | None = None,
+    ignore: int | Sequence[int] | None = IGNORE,
+    index: str | None = None,
+    run_dir: Path | None = None,
+) -> Splits:
     """Images with masks in one of the ``LAYOUTS``, or where ``images_at`` and ``masks_at`` say.
 
     Names alone are compared; ``mae.data.segmentation.mask_inspection.open_masks`` looks into the masks.
+
+    Args:
+        root: The folder.
+        images_at: Where images are below it, such as ``rgb/{split}``; None looks.
+        masks_at: As ``images_at``.
+        classes: Their number, or their names by id; None counts them later.
+        ignore: Ids that carry no label.
+        index: Folder for lists of images that runs share.
+        run_dir: Keeps the run's own lists, so that a resumed one sees what it began with.
 
     Raises:
         ValueError: There is no such layout, an image has no mask or a mask no image, or an option is wrong.
         FileNotFoundError: The folder does not exist.
     """
-    index = index or Index()
-    root, ids = existing_folder(options["root"], "segmentation_folder"), MaskIds.of(options)
-    images_at, masks_at = _layout(root, options.get("images_at"), options.get("masks_at"))
+    lists = Index(index, run_dir)
+    path, ids = existing_folder(root, "segmentation_folder"), MaskIds.of(classes, ignore)
+    images_at, masks_at = _layout(path, images_at, masks_at)
     parts: dict[str, SegmentationSource] = {}
     for split in NAMES if "{split}" in images_at else ("train",):
-        images, masks = (_folder(root, template, split) for template in (images_at, masks_at))
+        images, masks = (_folder(path, template, split) for template in (images_at, masks_at))
         if images and masks:
-            found = index.find(images, split), index.find(masks, f"{split}_masks")
+            found = lists.find(images, split), lists.find(masks, f"{split}_masks")
             parts[split] = SegmentationSource(images, found[0], masks, _paired(images, masks, *found), ids)
         elif masks or (images and split != "test"):  # masks for a test are often withheld
             here, gone = (masks, images_at) if masks else (images, masks_at)
             raise ValueError(
-                f"{here} is there, and {root / gone.replace('{split}', split)} is not: add it, or remove it"
+                f"{here} is there, and {path / gone.replace('{split}', split)} is not: add it, or remove it"
             )
     if "train" not in parts:
         raise ValueError(
-            f"{root / images_at.replace('{split}', 'train')} does not exist: training wants images and masks"
+            f"{path / images_at.replace('{split}', 'train')} does not exist: training wants images and masks"
         )
     splits = with_validation(parts["train"], parts.get("val"), parts.get("test"))
-    return replace(splits, keep=index.keep)
+    return replace(splits, keep=lists.keep)
 
 
 def _layout(root: Path, images_at: str | None, masks_at: str | None) -> tuple[str, str]:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from mae.data.inspection import evenly_spaced
 from mae.data.progress_bar import with_progress
 from mae.data.reading.decode import UnreadableImageError
 from mae.data.segmentation.mask_folders import SegmentationSource
 from mae.data.segmentation.masks import IGNORE, MaskError, numbered, refuse_other_size
-from mae.data.source import Source, Splits, Subset
+from mae.data.source import Source, Subset, evenly_spaced
+from mae.data.splits import Splits
 
 MASKS_DECODED = 1000
 

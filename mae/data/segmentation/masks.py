@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,19 +44,18 @@ class MaskIds:
     ignore: tuple[int, ...] = (IGNORE,)
 
     @classmethod
-    def of(cls, options: Mapping[str, Any]) -> MaskIds:
+    def of(cls, classes: int | Sequence[str] | None, ignore: int | Sequence[int] | None) -> MaskIds:
         """Return what ``data.classes`` and ``data.ignore`` say.
 
         Raises:
             ValueError: They are no classes, or no ids.
         """
-        names = _names(options["classes"])
-        given = options["ignore"]
-        ignore = tuple(given) if isinstance(given, list | tuple) else () if given is None else (given,)
-        for one in ignore:
+        names = _names(classes)
+        ids = tuple(ignore) if isinstance(ignore, list | tuple) else () if ignore is None else (ignore,)
+        for one in ids:
             if type(one) is not int or not 0 <= one < ID_LIMIT:
                 raise ValueError(f"data.ignore={one} is no id: masks hold whole numbers from 0 to {ID_LIMIT - 1:,}")
-        return cls(names, ignore)
+        return cls(names, ids)
 
     @cached_property
     def table(self) -> np.ndarray:

@@ -42,7 +42,10 @@ class Shard:
 
 @dataclass(frozen=True)
 class Split:
-    """A packed split; mean and std, in the units of ``measure_pixels``, are those of the training split."""
+    """A packed split; mean and std, in the units of ``measure_pixels``, are those of the training split.
+
+    Every image counts the same in them, whatever its size. Manifests in which each pixel did are read as they are.
+    """
 
     shards: tuple[Shard, ...]
     images: int

@@ -6,37 +6,36 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from mae.data.shards.manifest import Manifest, read_manifest
 from mae.data.shards.shard_index import UNLABELLED, ShardIndex
 from mae.data.shards.shard_source import ShardSource
 from mae.data.shards.tar_members import index_shards
-from mae.data.source import Splits, with_validation
 from mae.data.sources.files import existing_folder
+from mae.data.splits import Splits, with_validation
 
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
-def webdataset(options: Mapping[str, Any], run_dir: Path | None = None) -> Splits:
+def webdataset(root: str | None, run_dir: Path | None = None) -> Splits:
     """``train-*.tar``, ``val-*.tar`` and ``test-*.tar`` of a folder; where no file is so named, all tars are for training.
 
     Args:
-        options: ``root`` is the folder.
+        root: The folder.
         run_dir: Where the index is kept once the run begins, so that a resumed one reads the same images.
 
     Raises:
         ValueError: There are no shards, one is damaged, or they are not those of their manifest or of the run.
         FileNotFoundError: The folder does not exist.
     """
-    root = existing_folder(options["root"], "webdataset")
-    found, manifest = find_shards(root), read_manifest(root)
+    folder = existing_folder(root, "webdataset")
+    found, manifest = shards_by_split(folder), read_manifest(folder)
     if manifest is not None:
-        manifest.check(root, found)
+        manifest.check(folder, found)
     own = None if run_dir is None else run_dir / "index"
-    indices = {name: open_index(root, name, paths, manifest, own) for name, paths in found.items()}
-    classes = _classes(root, indices, manifest)
-    sources = {name: ShardSource(root, index, classes) for name, index in indices.items()}
+    indices = {name: open_index(folder, name, paths, manifest, own) for name, paths in found.items()}
+    classes = _classes(folder, indices, manifest)
+    sources = {name: ShardSource(folder, index, classes) for name, index in indices.items()}
     splits = with_validation(sources["train"], sources.get("val"), sources.get("test"))
     return replace(
         splits,
@@ -50,7 +49,7 @@ def _keep(indices: Mapping[str, ShardIndex], folder: Path) -> None:
         index.save(folder / f"{name}.npz")
 
 
-def find_shards(root: Path) -> dict[str, list[Path]]:
+def shards_by_split(root: Path) -> dict[str, list[Path]]:
     """Return the tars of a folder by split, in the order of their names.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Stacks of images in .npy and .npz files, with any number of channels, read one image at a time."""
+"""Images in .npy and .npz files, with any number of channels, read one image at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IN_MEMORY = 2**30
 """Bytes of a file that the machine is trusted to keep in memory once it was read."""
 
 
-class Stack(ABC):
+class ImageArray(ABC):
     """The images of one file, in whatever order its axes stand.
 
     Args:
@@ -73,7 +73,7 @@ class Stack(ABC):
             return to_pixels(self.planes(place).reshape(-1, *self.size), name)
 
 
-class MappedStack(Stack):
+class MappedArray(ImageArray):
     """An array that lies in a file as in memory, and may be larger than that: only what is read of it is loaded.
 
     Processes share what the system has loaded. A worker is handed the place of the array, not its content.
@@ -96,7 +96,7 @@ class MappedStack(Stack):
         return arranged(self._mapped, self.axes, place)
 
 
-class HeldStack(Stack):
+class HeldArray(ImageArray):
     """An array in memory, which worker processes share: torch hands them the memory of a tensor, where it copies numpy's."""
 
     in_memory = True
@@ -111,14 +111,14 @@ class HeldStack(Stack):
         return arranged(self.tensor.numpy(), self.axes, place)
 
 
-def open_npy(path: Path, layout: str | None, *, single: bool = False) -> Stack:
+def open_npy(path: Path, layout: str | None, *, single: bool = False) -> ImageArray:
     """Open a .npy file, see ``array_axes``. Raises UnreadableImageError where it cannot be read."""
     with readable(path):
         mapped = np.lib.format.open_memmap(path, mode="r")
-    return MappedStack(path, mapped, array_axes(mapped.shape, layout, path, single=single))
+    return MappedArray(path, mapped, array_axes(mapped.shape, layout, path, single=single))
 
 
-def open_npz(path: Path, layout: str | None) -> tuple[Stack, np.ndarray | None]:
+def open_npz(path: Path, layout: str | None) -> tuple[ImageArray, np.ndarray | None]:
     """Open a .npz file, which is unpacked into memory: its images, and its labels where it has some.
 
     Raises:
@@ -135,7 +135,7 @@ def open_npz(path: Path, layout: str | None) -> tuple[Stack, np.ndarray | None]:
             )
         array = content[images[0]]
         numbers = content[labels[0]] if labels else None
-    return HeldStack(path, array, array_axes(array.shape, layout, path)), numbers
+    return HeldArray(path, array, array_axes(array.shape, layout, path)), numbers
 
 
 def array_axes(shape: tuple[int, ...], layout: str | None, path: Path, *, single: bool = False) -> str:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mae.data.inspection import IMAGES_DECODED, evenly_spaced
+from mae.data.inspection import IMAGES_DECODED
 from mae.data.reading.decode import Picture, TensorPicture, UnreadableImageError
-from mae.data.source import Source, Splits, with_validation
-from mae.data.sources.array_files import LAYOUTS, Stack, checked_labels, open_npy, open_npz, readable
+from mae.data.source import Source, evenly_spaced
+from mae.data.sources.array_files import LAYOUTS, ImageArray, checked_labels, open_npy, open_npz, readable
 from mae.data.sources.file_index import FileNames, walk, with_suffix
 from mae.data.sources.tiff import TIFF_SUFFIXES, open_tiff
+from mae.data.splits import Splits, with_validation
 
 SPLIT_SUFFIXES = (".npy", ".npz", *TIFF_SUFFIXES)
 IMAGE_SUFFIXES = (".npy", *TIFF_SUFFIXES)
@@ -42,26 +43,26 @@ class Reading:
 class ArraySource(Source):
     """The images of one file."""
 
-    def __init__(self, stack: Stack, labels: np.ndarray | None = None, classes: tuple[str, ...] = ()) -> None:
-        self.stack = stack
+    def __init__(self, images: ImageArray, labels: np.ndarray | None = None, classes: tuple[str, ...] = ()) -> None:
+        self.images = images
         self.labels = labels
         self.classes = classes
-        self.in_memory = stack.in_memory
+        self.in_memory = images.in_memory
 
     def __len__(self) -> int:
-        return len(self.stack)
+        return len(self.images)
 
     def open(self, index: int) -> Picture:
         """Open an image."""
-        return TensorPicture(self.stack.image(index))
+        return TensorPicture(self.images.image(index))
 
     def size(self, index: int) -> tuple[int, int]:
         """Return (H, W), which all images share."""
-        return self.stack.size
+        return self.images.size
 
     def name(self, index: int) -> str:
         """Return the file and the number."""
-        return f"{self.stack.path} image {index}"
+        return f"{self.images.path} image {index}"
 
 
 class ArrayFolder(Source):
@@ -90,11 +91,11 @@ class ArrayFolder(Source):
     def open(self, index: int) -> Picture:
         """Open an image."""
         path, number = self._place(index)
-        return TensorPicture(self._stack(path).image(number))
+        return TensorPicture(self._opened(path).image(number))
 
     def size(self, index: int) -> tuple[int, int]:
         """Return (H, W) from the header."""
-        return self._stack(self._place(index)[0]).size
+        return self._opened(self._place(index)[0]).size
 
     def name(self, index: int) -> str:
         """Return the path, and the number within the file where it holds several."""
@@ -108,18 +109,20 @@ class ArrayFolder(Source):
         file = int(np.searchsorted(self.ends, index, side="right"))
         return self.root / self.names[file], index - (int(self.ends[file - 1]) if file else 0)
 
-    def _stack(self, path: Path) -> Stack:
-        stack = open_image_file(path, self.reading)
-        if self.ends is None and len(stack) > 1:
+    def _opened(self, path: Path) -> ImageArray:
+        images = open_image_file(path, self.reading)
+        if self.ends is None and len(images) > 1:
             raise UnreadableImageError(
-                f"{path} holds {len(stack)} images: data.pages=images takes all of them, data.pages=channels makes them one"
+                f"{path} holds {len(images)} images: data.pages=images takes all of them, data.pages=channels makes them one"
             )
-        if stack.channels != self.channels and {stack.channels, self.channels} != {1, 3}:
-            raise UnreadableImageError(f"{path} holds {stack.channels} channels, where the others hold {self.channels}")
-        return stack
+        if images.channels != self.channels and {images.channels, self.channels} != {1, 3}:
+            raise UnreadableImageError(
+                f"{path} holds {images.channels} channels, where the others hold {self.channels}"
+            )
+        return images
 
 
-def arrays(root: str | None, layout: str | None = None, pages: str | None = None) -> Splits:
+def arrays(root: str | None = None, layout: str | None = None, pages: str | None = None) -> Splits:
     """A file of images, a folder of ``train.npy`` and the like, or a folder of files of one image each.
 
     Labels stand beside their images, ``train_labels.npy`` beside ``train.npy``, or within the .npz file. Whole numbers of 8 bits
@@ -169,28 +172,28 @@ def _splits(files: Sequence[Path | None], reading: Reading) -> Splits:
         if part is None:
             sources.append(None)
             continue
-        stack, numbers = part
-        if stack.channels != train.channels and {stack.channels, train.channels} != {1, 3}:
+        images, numbers = part
+        if images.channels != train.channels and {images.channels, train.channels} != {1, 3}:
             raise ValueError(
-                f"{stack.path} holds images of {stack.channels} channels, and {train.path} of {train.channels}: "
+                f"{images.path} holds images of {images.channels} channels, and {train.path} of {train.channels}: "
                 f"the splits of a data set share their channels"
             )
         if labels is not None and numbers is None:
-            raise ValueError(f"{train.path} has labels, and {stack.path} has none: add {_labels_path(stack.path)}")
-        sources.append(ArraySource(stack, None if labels is None else numbers, classes))
+            raise ValueError(f"{train.path} has labels, and {images.path} has none: add {_labels_path(images.path)}")
+        sources.append(ArraySource(images, None if labels is None else numbers, classes))
     assert sources[0] is not None, "the training images come first"
     return with_validation(sources[0], *sources[1:])
 
 
-def _open_file(path: Path, reading: Reading) -> tuple[Stack, np.ndarray | None]:
+def _open_file(path: Path, reading: Reading) -> tuple[ImageArray, np.ndarray | None]:
     """Open a file of many images, with labels where there are some."""
     suffix, values = path.suffix.lower(), None
     if suffix == ".npy":
-        stack = open_npy(path, reading.layout)
+        images = open_npy(path, reading.layout)
     elif suffix == ".npz":
-        stack, values = open_npz(path, reading.layout)
+        images, values = open_npz(path, reading.layout)
     elif suffix in TIFF_SUFFIXES:
-        stack = open_tiff(path, reading.pages)
+        images = open_tiff(path, reading.pages)
     else:
         raise ValueError(f"{path} is none of {' '.join(SPLIT_SUFFIXES)}: save the images as one of these")
     beside, where = _labels_path(path), str(path)
@@ -198,14 +201,14 @@ def _open_file(path: Path, reading: Reading) -> tuple[Stack, np.ndarray | None]:
         where = str(beside)
         with readable(beside):
             values = np.load(beside, allow_pickle=False)
-    return stack, None if values is None else checked_labels(values, len(stack), where)
+    return images, None if values is None else checked_labels(values, len(images), where)
 
 
 def _labels_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}_labels.npy")
 
 
-def open_image_file(path: Path, reading: Reading) -> Stack:
+def open_image_file(path: Path, reading: Reading) -> ImageArray:
     """Open a file of a folder. Raises UnreadableImageError where it cannot be read."""
     if path.suffix.lower() == ".npy":
         return open_npy(path, reading.layout, single=True)
@@ -235,28 +238,30 @@ def _open_folder(root: Path, reading: Reading) -> ArrayFolder:
 
 
 def _agreed(root: Path, names: FileNames, reading: Reading) -> tuple[Reading, int]:
-    """Inspection at some of the files, and return how all are read, and how many channels most have.
+    """Look at some of the files, and return how all are read, and how many channels most have.
 
     A file whose shape does not tell its channels is read as the others.
 
     Raises:
         ValueError: None of those looked at can be read, or they tell different layouts.
     """
-    stacks, error = [], None
+    opened, error = [], None
     for number in evenly_spaced(len(names), IMAGES_DECODED):
         try:
-            stacks.append(open_image_file(root / names[number], reading))
+            opened.append(open_image_file(root / names[number], reading))
         except UnreadableImageError as unreadable:
             error = unreadable
-    if not stacks:
+    if not opened:
         raise ValueError(f"none of the files looked at can be read: {error}")
     told = {
-        f"N{stack.axes}": stack.path for stack in stacks if stack.path.suffix.lower() == ".npy" and "C" in stack.axes
+        f"N{images.axes}": images.path
+        for images in opened
+        if images.path.suffix.lower() == ".npy" and "C" in images.axes
     }
     if len(told) > 1:
         said = " and ".join(f"{layout[1:]} of {path}" for layout, path in told.items())
         raise ValueError(f"the shapes tell {said}: say data.layout=NHWC or data.layout=NCHW")
-    ((channels, _),) = Counter(stack.channels for stack in stacks).most_common(1)
+    ((channels, _),) = Counter(images.channels for images in opened).most_common(1)
     return replace(reading, layout=next(iter(told), reading.layout)), channels
 
 

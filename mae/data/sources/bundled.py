@@ -1,4 +1,4 @@
-"""Data sets known by name: scikit-learn's digits and torchvision's own."""
+"""Data sets that libraries bring: scikit-learn's digits and torchvision's own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from torchvision import datasets
 from torchvision.transforms.v2 import functional as TF
 
 from mae.data.reading.decode import Picture, TensorPicture
-from mae.data.source import Source, Splits, Subset, hold_out, with_validation
+from mae.data.source import Source, Subset
+from mae.data.splits import Splits, hold_out, with_validation
 
 
 class TensorSource(Source):
@@ -128,7 +129,7 @@ TORCHVISION: dict[str, tuple[Callable[..., Any], tuple[Arguments, Arguments | No
 """By name: the class, and the arguments of its training, validation and test splits."""
 
 
-def torchvision_dataset(name: str | None, root: str | None, download: bool) -> Splits:
+def torchvision_dataset(name: str | None = None, root: str | None = None, download: bool = False) -> Splits:
     """One of torchvision's data sets, with its own splits.
 
     Args:
@@ -142,7 +143,7 @@ def torchvision_dataset(name: str | None, root: str | None, download: bool) -> S
     if name not in TORCHVISION:
         near = difflib.get_close_matches(str(name), TORCHVISION, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(TORCHVISION)}"
-        raise ValueError(f"data.name={name!r} is not a data set of torchvision known here: {hint}")
+        raise ValueError(f"data.name={name!r} is not a data set of torchvision that is read here: {hint}")
     if root is None:
         raise ValueError(f"data={name} needs a folder that holds it, or will: data.root=DIR")
     kind, splits = TORCHVISION[name]

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from mae.data.reading.decode import EXTENSIONS, EncodedPicture, Picture, read_bytes, read_size
-from mae.data.source import Source, Splits, with_validation
+from mae.data.source import Source
 from mae.data.sources.file_index import FileNames, Index
+from mae.data.splits import Splits, with_validation
 
 
 def existing_folder(root: str | Path | None, source: str) -> Path:
@@ -62,20 +63,29 @@ class FileSource(Source):
         return str(self.path(index))
 
 
-def folder(root: str | None, index: Index | None = None) -> Splits:
+def folder(root: str | None = None, index: str | None = None, run_dir: Path | None = None) -> Splits:
     """Images without labels: a folder, searched recursively; a file that lists them; or a pattern such as ``DIR/*/left/*.png``.
 
     The lines of a list are paths, absolute or relative to the folder that holds the list.
+
+    Args:
+        root: The folder, list or pattern.
+        index: Folder for lists of images that runs share.
+        run_dir: Keeps the run's own list, so that a resumed one sees what it began with.
+
+    Raises:
+        ValueError: There is no image.
+        FileNotFoundError: The folder does not exist.
     """
-    index = index or Index()
+    found = Index(index, run_dir)
     if root is not None and glob.has_magic(root) and not Path(root).expanduser().exists():
-        names = index.listed(lambda: _matching(root))
-        return replace(with_validation(FileSource(Path(), names), None, None), keep=index.keep)
+        names = found.listed(lambda: _matching(root))
+        return replace(with_validation(FileSource(Path(), names), None, None), keep=found.keep)
     if root is not None and (listed := Path(root).expanduser()).is_file():
-        names = index.listed(lambda: _listed(listed))
-        return replace(with_validation(FileSource(listed.parent, names), None, None), keep=index.keep)
+        names = found.listed(lambda: _listed(listed))
+        return replace(with_validation(FileSource(listed.parent, names), None, None), keep=found.keep)
     path = existing_folder(root, "folder")
-    return replace(with_validation(FileSource(path, index.find(path)), None, None), keep=index.keep)
+    return replace(with_validation(FileSource(path, found.find(path)), None, None), keep=found.keep)
 
 
 def _matching(pattern: str) -> FileNames:
@@ -106,19 +116,25 @@ def _listed(path: Path) -> FileNames:
     return names
 
 
-def image_folder(root: str | None, index: Index | None = None) -> Splits:
+def image_folder(root: str | None = None, index: str | None = None, run_dir: Path | None = None) -> Splits:
     """``root/train/<class>/`` and, where they exist, ``root/val/<class>/`` and ``root/test/<class>/``.
 
     Without ``train`` the classes stand in the root itself.
 
+    Args:
+        root: The folder.
+        index: As of ``folder``.
+        run_dir: As of ``folder``.
+
     Raises:
         ValueError: There are no class folders, or a split has a class that training lacks.
+        FileNotFoundError: The folder does not exist.
     """
-    index = index or Index()
+    found = Index(index, run_dir)
     path = existing_folder(root, "image_folder")
     train_root = path / "train" if (path / "train").is_dir() else path
     classes = _class_names(train_root)
-    train = _labelled(train_root, classes, index.find(train_root, "train"))
+    train = _labelled(train_root, classes, found.find(train_root, "train"))
     others: list[FileSource | None] = []
     for split in ("val", "test"):
         split_root = path / split
@@ -128,8 +144,8 @@ def image_folder(root: str | None, index: Index | None = None) -> Splits:
         surplus = set(_class_names(split_root)) - set(classes)
         if surplus:
             raise ValueError(f"{split_root} has the class {sorted(surplus)[0]!r}, which {train_root} has not")
-        others.append(_labelled(split_root, classes, index.find(split_root, split)))
-    return replace(with_validation(train, *others), keep=index.keep)
+        others.append(_labelled(split_root, classes, found.find(split_root, split)))
+    return replace(with_validation(train, *others), keep=found.keep)
 
 
 def _class_names(root: Path) -> tuple[str, ...]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mae.data.reading.decode import EncodedPicture, Picture, UnreadableImageError, read_bytes
-from mae.data.source import Source, Splits, with_validation
+from mae.data.source import Source
 from mae.data.sources.huggingface_files import find_columns, load_parts
+from mae.data.splits import Splits, with_validation
 from mae.data.streaming.remote import RemoteFile, UnreachableError
 from mae.data.streaming.stream import Encoded, Shards, stream_splits
 
@@ -18,21 +18,30 @@ ROWS = 16
 """Rows of a stream that are taken from a file at a time."""
 
 
-def huggingface(options: Mapping[str, Any], run_dir: Path | None = None) -> Splits:
+def huggingface(
+    root: str | None,
+    config: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    val_root: str | None = None,
+) -> Splits:
     """A data set of the hub, or local parquet files or a folder of images, with its own splits.
 
     Args:
-        options: The config group ``data``.
-        run_dir: Nothing is kept there: ``datasets`` has a cache of its own.
+        root: A name of the hub, a folder, a parquet file or a pattern.
+        config: Of a data set that has several.
+        image_column: None takes the only one that holds images.
+        label_column: None takes the only one of class names, or of numbers that is called label.
+        val_root: Data whose training split is for validation.
 
     Raises:
         ValueError: It cannot be opened, or which of its columns hold images and labels is not clear.
         FileNotFoundError: A local path does not exist.
         ImportError: The extra is not installed.
     """
-    parts = load_parts(options)
-    image, label = find_columns(parts["train"].features, options)
-    sources = {name: HuggingFaceSource(part, image, f"{options['root']} {name}") for name, part in parts.items()}
+    parts = load_parts(root, config, val_root)
+    image, label = find_columns(parts["train"].features, str(root), image_column, label_column)
+    sources = {name: HuggingFaceSource(part, image, f"{root} {name}") for name, part in parts.items()}
     if label is not None:
         sources = _labelled(parts, sources, label)
     return with_validation(sources["train"], sources.get("val"), sources.get("test"))
@@ -101,25 +110,39 @@ def read_labels(dataset: Any, column: str) -> np.ndarray | None:
     return None if labels.dtype.kind in "iu" and (labels < 0).any() else labels
 
 
-def stream_huggingface(options: Mapping[str, Any], run_dir: Path | None = None) -> Splits:
+def stream_huggingface(
+    root: str | None,
+    config: str | None = None,
+    image_column: str | None = None,
+    val_root: str | None = None,
+    *,
+    images: int | None = None,
+    buffer: int = 1000,
+    readers: int | None = None,
+) -> Splits:
     """The same data as they come over the network, for pretraining: nothing is kept, and there are no labels.
+
+    Args:
+        root: As of ``huggingface``.
+        config: As of ``huggingface``.
+        image_column: As of ``huggingface``.
+        val_root: As of ``huggingface``.
+        images: For training; None asks the hub.
+        buffer: Images of a device among which the next one is drawn.
+        readers: Files that a device reads side by side; None chooses.
 
     Raises:
         ValueError: As ``huggingface``, or nothing says how many images there are.
     """
-    parts = load_parts(options, streaming=True)
+    parts = load_parts(root, config, val_root, streaming=True)
     train = parts["train"]
-    column, _ = find_columns(train.features, {**options, "label_column": None}, labels=False)
+    column, _ = find_columns(train.features, str(root), image_column, labels=False)
     stored = (train.info.splits or {}).get(str(train.split))
-    images = options["images"] or getattr(stored, "num_examples", None)
-    if not images:
-        raise ValueError(
-            f"nothing says how many images data.root={options['root']} has for training: data.images=N does"
-        )
-    shards = {
-        name: HuggingFaceShards(part, column, f"{options['root']} {name}", images) for name, part in parts.items()
-    }
-    return stream_splits(shards["train"], shards.get("val"), options["buffer"], options["lanes"])
+    count = images or getattr(stored, "num_examples", None)
+    if not count:
+        raise ValueError(f"nothing says how many images data.root={root} has for training: data.images=N does")
+    shards = {name: HuggingFaceShards(part, column, f"{root} {name}", count) for name, part in parts.items()}
+    return stream_splits(shards["train"], shards.get("val"), buffer, readers)
 
 
 class HuggingFaceShards(Shards):

@@ -12,7 +12,9 @@ from mae.data.shards.shard_folder import SPLIT_NAMES
 LABELS = ("label", "labels")
 
 
-def load_parts(options: Mapping[str, Any], streaming: bool = False) -> dict[str, Any]:
+def load_parts(
+    root: str | None, config: str | None = None, val_root: str | None = None, streaming: bool = False
+) -> dict[str, Any]:
     """Return the splits ``train`` and, where they exist, ``val`` and ``test``.
 
     Raises:
@@ -20,11 +22,11 @@ def load_parts(options: Mapping[str, Any], streaming: bool = False) -> dict[str,
         FileNotFoundError: A local path does not exist.
         ImportError: The extra is not installed.
     """
-    if options["root"] is None:
+    if root is None:
         raise ValueError("data=huggingface needs a name of the hub, a folder or parquet files: data.root=NAME")
-    parts = _load("data.root", options["root"], options["config"], streaming)
-    if options["val_root"] is not None:
-        parts["val"] = _load("data.val_root", options["val_root"], None, streaming)["train"]
+    parts = _load("data.root", root, config, streaming)
+    if val_root is not None:
+        parts["val"] = _load("data.val_root", val_root, None, streaming)["train"]
     return parts
 
 
@@ -85,29 +87,35 @@ def _why(what: str, error: Exception) -> str:
 
 
 def find_columns(
-    features: Mapping[str, Any] | None, options: Mapping[str, Any], labels: bool = True
+    features: Mapping[str, Any] | None,
+    root: str,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    labels: bool = True,
 ) -> tuple[str, str | None]:
     """Return the columns of images and labels; None where there are no labels.
 
     Args:
         features: Type of each column.
-        options: ``image_column`` and ``label_column`` are kept where they are given.
+        root: The data set, for messages.
+        image_column: Kept where it is given.
+        label_column: Kept where it is given.
         labels: Whether labels are wanted.
 
     Raises:
         ValueError: A column is not there, or several could be meant.
     """
-    root, features = options["root"], features or {}
-    for key in ("image_column", "label_column"):
-        if options[key] is not None and options[key] not in features:
-            raise ValueError(f"data.{key}={options[key]} is no column of {root}: it has {', '.join(features)}")
-    image = options["image_column"] or _only("image", _of_type(features, "Image"), root)
+    features = features or {}
+    for key, column in (("image_column", image_column), ("label_column", label_column)):
+        if column is not None and column not in features:
+            raise ValueError(f"data.{key}={column} is no column of {root}: it has {', '.join(features)}")
+    image = image_column or _only("image", _of_type(features, "Image"), root)
     if image is None:
         raise ValueError(
             f"data.root={root} has no column of images: it has {', '.join(features)}; data.image_column names one that holds "
             f"encoded images"
         )
-    return image, (options["label_column"] or _label_column(features, root)) if labels else None
+    return image, (label_column or _label_column(features, root)) if labels else None
 
 
 def _label_column(features: Mapping[str, Any], root: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Stacks of images in TIFFs: pages and samples of any meaning, compressed or not."""
+"""Images in TIFFs: pages and samples of any meaning, compressed or not."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 
 from mae.data.reading.decode import UnreadableImageError
-from mae.data.sources.array_files import MappedStack, Stack, arranged, readable
+from mae.data.sources.array_files import ImageArray, MappedArray, arranged, readable
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 UNNAMED = "IQ"
 """What tifffile calls an axis of pages that nobody has named."""
 
 
-class PageStack(Stack):
+class TiffPages(ImageArray):
     """A TIFF whose pages are compressed or in tiles: those of an image are decoded when it is asked for.
 
     Args:
-        path: As ``Stack``.
+        path: As ``ImageArray``.
         series: tifffile's series of pages.
-        axes: As ``Stack``; the pages hold the last of them.
+        axes: As ``ImageArray``; the pages hold the last of them.
         keep: Whether the file stays open; one of a folder of thousands may not.
     """
 
@@ -55,8 +55,8 @@ class PageStack(Stack):
             if not self.keep:
                 file.close()
                 self._file = None
-        stacked = pages.reshape(*numbers.shape, *pages.shape[1:])
-        return arranged(stacked, "C" * numbers.ndim + self.page_axes, place[self.along :])
+        together = pages.reshape(*numbers.shape, *pages.shape[1:])
+        return arranged(together, "C" * numbers.ndim + self.page_axes, place[self.along :])
 
     def _open(self) -> Any:
         # Forked processes would share the place in an open file, and read past each other.
@@ -65,7 +65,7 @@ class PageStack(Stack):
         return self._file
 
 
-def open_tiff(path: Path, pages: str | None, *, single: bool = False) -> Stack:
+def open_tiff(path: Path, pages: str | None, *, single: bool = False) -> ImageArray:
     """Open the first series of a TIFF, see ``tiff_axes``.
 
     Raises:
@@ -77,9 +77,9 @@ def open_tiff(path: Path, pages: str | None, *, single: bool = False) -> Stack:
         series = file.series[0]
         axes = tiff_axes(series.axes, pages, path, single=single)
         if series.dataoffset is None:
-            return PageStack(path, series, axes, keep=not single)
+            return TiffPages(path, series, axes, keep=not single)
         dtype = np.dtype(series.dtype).newbyteorder(file.byteorder)
-        return MappedStack(path, np.memmap(path, dtype, "r", series.dataoffset, tuple(series.shape)), axes)
+        return MappedArray(path, np.memmap(path, dtype, "r", series.dataoffset, tuple(series.shape)), axes)
 
 
 def tiff_axes(names: str, pages: str | None, path: Path, *, single: bool = False) -> str:

@@ -1,4 +1,4 @@
-"""What a stream is: training images from shards without random access. The order in which they come is in ``lanes``."""
+"""What a stream is: training images from shards without random access. The order in which they come is in ``stream_order``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mae.data.inspection import evenly_spaced
 from mae.data.reading.decode import Picture, UnreadableImageError
 from mae.data.shards.shard_source import open_member
-from mae.data.source import VALIDATION_SHARE, Source, Splits
+from mae.data.source import Source, evenly_spaced
+from mae.data.splits import VALIDATION_SHARE, Splits
 
-MOST_LANES = 16
-VALIDATION_MOST = 2000
+MOST_READERS = 16
+VALIDATION_IN_MEMORY = 2000
 SAMPLE_MOST = 256
 SAMPLE_SHARDS = 4
 
@@ -75,24 +75,24 @@ class EncodedSource(Source):
 
 
 class Stream(Source):
-    """Training images that come in an order of their own, by ``lanes.StreamDataset``; none can be opened by its number.
+    """Training images that come in an order of their own, by ``stream_order.StreamDataset``; none can be opened by its number.
 
     Args:
         shards: Shards.
         indices: Those that are trained on.
         sample: Some of their images, for a look.
         buffer: Images of a rank among which the next one is drawn.
-        lanes: In how many lanes a rank reads them; None chooses.
+        readers: How many of them a rank reads side by side; None chooses.
     """
 
     def __init__(
-        self, shards: Shards, indices: np.ndarray, sample: EncodedSource, buffer: int = 1000, lanes: int | None = None
+        self, shards: Shards, indices: np.ndarray, sample: EncodedSource, buffer: int = 1000, readers: int | None = None
     ) -> None:
         self.shards = shards
         self.indices = indices
         self._sample = sample
         self.buffer = buffer
-        self.lanes = lanes
+        self.readers = readers
         self.stream_shards = len(indices)
 
     def __len__(self) -> int:
@@ -111,37 +111,37 @@ class Stream(Source):
         """Return the number in the epoch."""
         return f"image {index} of the stream"
 
-    def lanes_for(self, world: int, num_workers: int) -> int:
-        """Return the number of lanes of each rank.
+    def readers_for(self, world: int, num_workers: int) -> int:
+        """Return how many shards each rank reads side by side, which the config calls ``data.lanes``.
 
         Raises:
-            ValueError: There are too few shards for the ranks or lanes, or the workers cannot share out the lanes.
+            ValueError: There are too few shards for that, or the workers cannot share out the readers.
         """
         shards = len(self.indices)
-        most = choose_lanes(shards, world)
+        most = choose_readers(shards, world)
         if not most:
             raise ValueError(
                 f"{shards} shards to train on are fewer than the {world} devices: use trainer.devices={shards}, or cut the images "
                 f"into more shards"
             )
-        lanes = self.lanes or most
-        if lanes * world > shards:
+        readers = self.readers or most
+        if readers * world > shards:
             raise ValueError(
-                f"data.lanes={lanes} wants {lanes * world} shards for {world} device{'s' * (world > 1)}, and there are {shards} to "
-                f"train on: choose data.lanes={most} or less"
+                f"data.lanes={readers} wants {readers * world} shards for {world} device{'s' * (world > 1)}, and there are "
+                f"{shards} to train on: choose data.lanes={most} or less"
             )
-        if num_workers and lanes % num_workers:
-            fitting = [str(number) for number in range(lanes + 1) if not number or lanes % number == 0]
+        if num_workers and readers % num_workers:
+            fitting = [str(number) for number in range(readers + 1) if not number or readers % number == 0]
             raise ValueError(
-                f"data.num_workers={num_workers} does not divide the {lanes} lane{'s' * (lanes > 1)} in which {shards} shards are "
-                f"read: choose data.num_workers={' or '.join(fitting)}"
+                f"data.num_workers={num_workers} does not divide data.lanes={readers}, the shards that are read side "
+                f"by side: choose data.num_workers={' or '.join(fitting)}"
             )
-        return lanes
+        return readers
 
 
-def choose_lanes(shards: int, world: int) -> int:
+def choose_readers(shards: int, world: int) -> int:
     """Return the largest power of two that is not above 16 and the shards of a rank; 0 where a rank would have none."""
-    most = min(MOST_LANES, shards // world)
+    most = min(MOST_READERS, shards // world)
     return 1 << (most.bit_length() - 1) if most else 0
 
 
@@ -172,11 +172,11 @@ def read_some(shards: Shards, indices: np.ndarray, most: int) -> EncodedSource:
 
 def shards_held_out(images: np.ndarray) -> int:
     """Return how many shards are held out from the end: a tenth, and no more than 2,000 images take; at least one."""
-    enough = int(np.searchsorted(np.cumsum(images[::-1]), VALIDATION_MOST)) + 1
+    enough = int(np.searchsorted(np.cumsum(images[::-1]), VALIDATION_IN_MEMORY)) + 1
     return max(1, min(round(VALIDATION_SHARE * len(images)), enough))
 
 
-def stream_splits(train: Shards, val: Shards | None, buffer: int, lanes: int | None) -> Splits:
+def stream_splits(train: Shards, val: Shards | None, buffer: int, readers: int | None) -> Splits:
     """Return the stream of some shards, and validation images that are read into memory at once, 2,000 at most.
 
     Where there are no shards for validation, the last ones are held out of training.
@@ -186,7 +186,7 @@ def stream_splits(train: Shards, val: Shards | None, buffer: int, lanes: int | N
     """
     indices = np.arange(len(train.names))
     if val is not None:
-        held = read_some(val, np.arange(len(val.names)), VALIDATION_MOST)
+        held = read_some(val, np.arange(len(val.names)), VALIDATION_IN_MEMORY)
         origin = "the first images of their own shards"
     else:
         if len(indices) < 2:
@@ -196,9 +196,9 @@ def stream_splits(train: Shards, val: Shards | None, buffer: int, lanes: int | N
             )
         count = shards_held_out(train.images)
         indices, last = np.split(indices, [-count])
-        held = read_some(train, last, VALIDATION_MOST)
+        held = read_some(train, last, VALIDATION_IN_MEMORY)
         origin = f"the first images of the last {count} shards, which are held out of training"
         if count == 1:
             origin = "the first images of the last shard, which is held out of training"
     sample = read_some(train, indices[evenly_spaced(len(indices), SAMPLE_SHARDS)], SAMPLE_MOST)
-    return Splits(Stream(train, indices, sample, buffer, lanes), held, None, origin)
+    return Splits(Stream(train, indices, sample, buffer, readers), held, None, origin)

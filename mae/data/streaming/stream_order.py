@@ -1,9 +1,10 @@
-"""The order of a stream: lanes of shards, which are read from their beginning, and can be entered in the middle.
+"""The order of a stream: shards that are read side by side, from their beginning, and can be entered in the middle.
 
-The k-th batch of a rank belongs to lane k modulo the number of lanes. A lane reads its own shards one after the other through a
-shuffle buffer, and starts over where they end. torch deals batches to workers in turn, so that with a number of workers that
-divides the lanes each lane is read by one worker, and the images and their order are the same with 0, 2 or 4 workers. A run
-that goes on amid an epoch goes on with the very next batch, at the price of reading again, without decoding, what was seen.
+A rank deals its shards out to readers; the k-th of its batches comes from reader k modulo their number. A reader takes its own
+shards one after the other through a shuffle buffer, and starts over where they end. torch deals batches to workers in turn, so that
+with a number of workers that divides the readers each reader is served by one worker, and the images and their order are the same
+with 0, 2 or 4 workers. A run that goes on amid an epoch goes on with the very next batch, at the price of reading again, without
+decoding, what was seen.
 """
 
 from __future__ import annotations
@@ -41,23 +42,23 @@ def shuffled(images: Iterable[Encoded], size: int, rng: random.Random) -> Iterat
 
 
 class Taken(NamedTuple):
-    """An image of a lane.
+    """An image that a reader gives.
 
     Attributes:
         image: Name and content.
-        chance: What its crops are drawn from; another one where the lane gives it again.
+        chance: What its crops are drawn from; another one where the reader gives it again.
     """
 
     image: Encoded
     chance: str
 
 
-class Lane:
+class ShardReader:
     """Images of some shards without end: all of them, in the order of a shuffle, then all of them in another one.
 
     Args:
         shards: Shards.
-        mine: Those of this lane.
+        mine: Those of this reader.
         buffer: Size of the shuffle buffer.
         chance: All that the order depends on.
 
@@ -96,7 +97,7 @@ class Lane:
                 yield Taken(image, f"{image.name} {lap}" if lap else image.name)
             if image is None:
                 held = ", ".join(self.unreadable or (self.shards.names[shard] for shard in self.mine[:3]))
-                raise ValueError(f"the shards of a lane hold no image that can be read: {held}")
+                raise ValueError(f"the shards hold no image that can be read: {held}")
 
     def _read(self, rng: random.Random) -> Iterator[Encoded]:
         return read_shards(self.shards, rng.sample(self.mine, len(self.mine)), self.unreadable)
@@ -105,7 +106,7 @@ class Lane:
 class StreamDataset(ImageDataset):
     """A stream seen through a transform, keyed by (epoch, position among the images of this rank).
 
-    Keys are to come in order. Where one does not, as at a resume, its lane is opened anew and passed over up to there.
+    Keys are to come in order. Where one does not, as at a resume, its reader begins anew and passes over what came before.
 
     Args:
         stream: Images.
@@ -115,7 +116,7 @@ class StreamDataset(ImageDataset):
         bits: 8 for uint8, 16 for float32 that keeps the full depth.
         repeats: Crops of each image, which is decoded once.
         batch: Images of a batch, not counting repeats.
-        lanes: Of ``Stream.lanes_for``.
+        readers: Of ``Stream.readers_for``.
         rank: Which part of the shards is read, of
         world: this many.
     """
@@ -130,56 +131,58 @@ class StreamDataset(ImageDataset):
         repeats: int = 1,
         *,
         batch: int,
-        lanes: int,
+        readers: int,
         rank: int = 0,
         world: int = 1,
     ) -> None:
         super().__init__(stream, transform, channels, seed, bits, repeats)
         self.stream = stream
         self.batch = batch
-        self.lanes = lanes
+        self.readers = readers
         self.rank = rank
         self.world = world
         self._epoch = -1
-        self._open: dict[int, Lane] = {}
+        self._open: dict[int, ShardReader] = {}
 
     def __getitem__(self, key: Key) -> Item:
-        """Return the crops of an image; where it is damaged, of the next one of its lane that is not.
+        """Return the crops of an image; where it is damaged, of the next one of its reader that is not.
 
         The one that stands in comes again in its own place, so that no place depends on what can be decoded.
         """
         epoch, position = key
-        lane = self._lane(epoch, position)
-        first = lane.take()
-        for image, _ in itertools.chain([first], itertools.islice(lane.ahead(), STAND_INS)):
+        reader = self._reader(epoch, position)
+        first = reader.take()
+        for image, _ in itertools.chain([first], itertools.islice(reader.ahead(), STAND_INS)):
             try:
                 images = self.crops(image.open(), epoch, first.chance)
             except UnreadableImageError as error:
-                lane.unreadable.append(str(error))
+                reader.unreadable.append(str(error))
                 continue
-            unreadable = tuple(lane.unreadable)
-            lane.unreadable.clear()
+            unreadable = tuple(reader.unreadable)
+            reader.unreadable.clear()
             return Item(images, -1, position, unreadable)
-        raise UnreadableImageError(f"{STAND_INS} images in a row cannot be read: {lane.unreadable[0]}, and so on")
+        raise UnreadableImageError(f"{STAND_INS} images in a row cannot be read: {reader.unreadable[0]}, and so on")
 
-    def _lane(self, epoch: int, position: int) -> Lane:
-        """Return the lane of a position, about to give its image."""
+    def _reader(self, epoch: int, position: int) -> ShardReader:
+        """Return the reader of a position, about to give its image."""
         if epoch != self._epoch:
             self._epoch, self._open = epoch, {}
         batch, offset = divmod(position, self.batch)
-        turn, number = divmod(batch, self.lanes)
+        turn, number = divmod(batch, self.readers)
         place = turn * self.batch + offset
-        lane = self._open.get(number)
-        if lane is None or lane.place > place:
-            lane = self._open[number] = self._new_lane(epoch, number)
-        while lane.place < place:
-            lane.take()
-        return lane
+        reader = self._open.get(number)
+        if reader is None or reader.place > place:
+            reader = self._open[number] = self._new_reader(epoch, number)
+        while reader.place < place:
+            reader.take()
+        return reader
 
-    def _new_lane(self, epoch: int, number: int) -> Lane:
+    def _new_reader(self, epoch: int, number: int) -> ShardReader:
         order = np.random.default_rng((self.seed, epoch)).permutation(self.stream.indices)[self.rank :: self.world]
         chance = f"{self.seed} {epoch} {self.rank} {number}"
-        return Lane(self.stream.shards, order[number :: self.lanes].tolist(), self.stream.buffer // self.lanes, chance)
+        return ShardReader(
+            self.stream.shards, order[number :: self.readers].tolist(), self.stream.buffer // self.readers, chance
+        )
 
 
 class EncodedStreamDataset(StreamDataset, EncodedDataset):

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import groupby
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import PurePosixPath
 
 from mae.data.reading.decode import EXTENSIONS, UnreadableImageError
 from mae.data.shards.tar_members import ARRAY, images_of
-from mae.data.source import Splits
+from mae.data.splits import Splits
 from mae.data.streaming.remote import RemoteFile
 from mae.data.streaming.shard_urls import find_shards
 from mae.data.streaming.stream import Encoded, Shards, stream_splits
 
 
-def stream_webdataset(options: Mapping[str, Any], run_dir: Path | None = None) -> Splits:
+def stream_webdataset(
+    root: str | None,
+    val_root: str | None = None,
+    *,
+    images: int | None = None,
+    buffer: int = 1000,
+    readers: int | None = None,
+) -> Splits:
     """Shards that are read from their beginning and never kept; no labels.
 
     Args:
-        options: The config group ``data``. ``root`` and ``val_root`` are patterns such as ``http://host/train-{000..099}.tar``,
-            several with ``::`` between them, or folders that have a manifest.
-        run_dir: Nothing is kept there.
+        root: A pattern such as ``http://host/train-{000..099}.tar``, several with ``::`` between them, or a folder that has a
+            manifest.
+        val_root: As ``root``; None asks the manifest, or holds the last shards out.
+        images: In all shards of ``root``; None asks the manifest.
+        buffer: Images of a device among which the next one is drawn.
+        readers: Shards that a device reads side by side; None chooses.
 
     Raises:
         ValueError: A shard is not there, or nobody says how many images there are.
@@ -35,24 +44,19 @@ def stream_webdataset(options: Mapping[str, Any], run_dir: Path | None = None) -
         raise ImportError(
             "data.stream=true needs the extra 'webdataset', which is not installed: pip install -e '.[webdataset]'"
         ) from None
-    if options["root"] is None:
+    if root is None:
         raise ValueError(
             "data=webdataset needs shards: data.root=DIR, or \"data.root='http://host/train-{000..099}.tar'\""
         )
-    found = find_shards(options["root"], "train", "data.root")
-    images = options["images"] or found.images
-    if images is None:
+    found = find_shards(root, "train", "data.root")
+    counts = images or found.images
+    if counts is None:
         raise ValueError(
-            f"nothing says how many images the {len(found.urls)} shards of data.root={options['root']} hold: data.images=N does, "
+            f"nothing says how many images the {len(found.urls)} shards of data.root={root} hold: data.images=N does, "
             f"or a manifest.json beside them"
         )
-    val = (
-        found.validation
-        if options["val_root"] is None
-        else find_shards(options["val_root"], "val", "data.val_root").urls
-    )
-    train = TarShards(found.urls, images)
-    splits = stream_splits(train, TarShards(val) if val else None, options["buffer"], options["lanes"])
+    val = found.validation if val_root is None else find_shards(val_root, "val", "data.val_root").urls
+    splits = stream_splits(TarShards(found.urls, counts), TarShards(val) if val else None, buffer, readers)
     return replace(splits, statistics=found.statistics)
 
 

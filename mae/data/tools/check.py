@@ -14,7 +14,7 @@ from mae.data.reading.decode import MOST_PIXELS, EncodedPicture, Picture, Unread
 from mae.data.segmentation.masks import MaskError, fitting_mask
 from mae.data.shards.manifest import read_manifest
 from mae.data.source import Source
-from mae.data.tools.parallel import map_images
+from mae.data.tools.map_images import map_images
 
 TINY = 32
 

@@ -12,20 +12,19 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from mae.data.inspection import evenly_spaced
 from mae.data.progress_bar import with_progress
 from mae.data.reading.decode import UnreadableImageError
 from mae.data.segmentation.masks import IGNORE, MaskError, numbered
-from mae.data.source import Source
+from mae.data.source import Source, evenly_spaced
 from mae.data.statistics import PixelSums
-from mae.data.tools.parallel import map_images
+from mae.data.tools.map_images import map_images
 
 BINS = 8
 BAR = 30  # characters of the longest bar
 
 
 class Measured(NamedTuple):
-    """Of one image: the sums over its pixels, (H, W), whether it holds more than 8 bits, and the pixels of each class, (256,)."""
+    """Of one image: its sums, (H, W), whether it holds more than 8 bits, and the pixels of each class of its mask, (256,)."""
 
     sums: PixelSums
     size: tuple[int, int]
@@ -42,7 +41,7 @@ class Description:
         sizes: (H, W) of each that was measured.
         channels: C: 3 where one is in colour.
         bits: 8, or 16 where one holds more.
-        mean: Per channel, in the units of ``measure_pixels``.
+        mean: Per channel, in the units of ``measure_pixels``; every image counts the same, whatever its size, as in training.
         std: As ``mean``.
         unreadable: How many could not be read, or their masks.
         class_pixels: (256,) int64, of each class of the masks, the last those without a label; None where there are no masks.
@@ -91,7 +90,9 @@ def measure_one(source: Source, index: int) -> Measured | None:
     except (UnreadableImageError, MaskError):
         return None
     classes = None if mask is None else np.bincount(mask.flatten(), minlength=IGNORE + 1)
-    return Measured(PixelSums.of(image), (image.shape[-2], image.shape[-1]), image.dtype != torch.uint8, classes)
+    return Measured(
+        PixelSums.of(image).per_image(), (image.shape[-2], image.shape[-1]), image.dtype != torch.uint8, classes
+    )
 
 
 def histogram(values: Sequence[int] | np.ndarray) -> list[str]:

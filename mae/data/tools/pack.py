@@ -19,8 +19,8 @@ from mae.data.shards.tar_members import index_shards
 from mae.data.source import Source
 from mae.data.statistics import PixelSums
 from mae.data.tools.encode import QUALITY, stored
-from mae.data.tools.packing_log import Journal
-from mae.data.tools.parallel import map_images
+from mae.data.tools.map_images import map_images
+from mae.data.tools.packing_log import PackingLog
 from mae.data.tools.shard_writer import Packed, ShardWriter
 
 SHARD_BYTES = 200 * 10**6
@@ -76,11 +76,11 @@ def pack(
     """
     prints = {name: fingerprint(source, str(described.get("root") or "")) for name, source in splits.items()}
     try:
-        journal = Journal(root, {"options": asdict(options), "source": dict(described), "images": prints})
+        log = PackingLog(root, {"options": asdict(options), "source": dict(described), "images": prints})
         for name, source in splits.items():
-            _pack_split(name, source, journal, options, workers)
-        manifest = _finish(splits, journal, options, described)
-        journal.close()
+            _pack_split(name, source, log, options, workers)
+        manifest = _finish(splits, log, options, described)
+        log.close()
     except OSError as error:
         raise ValueError(
             f"{root} cannot be written ({error.strerror or error}): make room, and repeat the command; finished shards are kept"
@@ -105,12 +105,12 @@ def encode_one(source: Source, index: int, options: PackOptions) -> Packed:
         image = open_member(content.data, f"{source.name(index)} as {content.suffix}").decode()
     except UnreadableImageError as error:
         return Packed(index, None, None, str(error))
-    return Packed(index, content, PixelSums.of(image))
+    return Packed(index, content, PixelSums.of(image).per_image())
 
 
-def _pack_split(name: str, source: Source, journal: Journal, options: PackOptions, workers: int) -> None:
+def _pack_split(name: str, source: Source, log: PackingLog, options: PackOptions, workers: int) -> None:
     """Write the shards of a split that are not finished."""
-    finished = journal.of(name)
+    finished = log.of(name)
     first = finished[-1].after if finished else 0
     writer: ShardWriter | None = None
     skipped: list[str] = []
@@ -123,26 +123,26 @@ def _pack_split(name: str, source: Source, journal: Journal, options: PackOption
             writer.images >= options.shard_images or writer.bytes + len(packed.content.data) > SHARD_BYTES
         )
         if writer is not None and full:
-            journal.add(writer.finish(name, packed.number))
+            log.add(writer.finish(name, packed.number))
             writer = None
         if writer is None:
-            writer = ShardWriter(journal.root / f"{name}-{len(journal.of(name)):06}.tar")
+            writer = ShardWriter(log.root / f"{name}-{len(log.of(name)):06}.tar")
             writer.unreadable, skipped = skipped, []
         writer.add(packed, None if source.labels is None else int(source.labels[packed.number]))
     if writer is not None:
-        journal.add(writer.finish(name, len(source)))
-    elif not journal.of(name):
+        log.add(writer.finish(name, len(source)))
+    elif not log.of(name):
         raise ValueError(f"none of the {len(source):,} images of {name} can be read: {skipped[0]}")
 
 
 def _finish(
-    splits: Mapping[str, Source], journal: Journal, options: PackOptions, described: Mapping[str, Any]
+    splits: Mapping[str, Source], log: PackingLog, options: PackOptions, described: Mapping[str, Any]
 ) -> Manifest:
     """Write what stands beside the shards, the manifest last."""
     parts = {}
     for name, source in splits.items():
-        finished = journal.of(name)
-        index_shards([journal.root / one.shard.name for one in finished]).save(journal.root / "index" / f"{name}.npz")
+        finished = log.of(name)
+        index_shards([log.root / one.shard.name for one in finished]).save(log.root / "index" / f"{name}.npz")
         sums = reduce(add, (one.sums for one in finished))
         mean, std = sums.statistics() if name == "train" else (None, None)
         parts[name] = Split(
@@ -154,10 +154,10 @@ def _finish(
             mean=mean,
             std=std,
         )
-    unreadable = [message for one in journal.finished for message in one.unreadable]
+    unreadable = [message for one in log.finished for message in one.unreadable]
     if unreadable:
         text = "".join(f"{message}\n" for message in unreadable)
-        (journal.root / "unreadable.txt").write_text(text, encoding="utf-8", errors="backslashreplace")
+        (log.root / "unreadable.txt").write_text(text, encoding="utf-8", errors="backslashreplace")
     manifest = Manifest(described, asdict(options), parts)
-    manifest.write(journal.root)
+    manifest.write(log.root)
     return manifest

@@ -1,4 +1,4 @@
-"""The journal of a packing: what is asked for, and the shards that are finished, so that a stopped one goes on."""
+"""The log of a packing: what is asked for, and the shards that are finished, so that a stopped one goes on."""
 
 from __future__ import annotations
 
@@ -25,27 +25,25 @@ class Finished:
         split: Its split.
         shard: The file.
         after: Images of the source that it accounts for end before this one.
-        count: Pixels.
-        total: Their sums per channel.
-        squares: Sums of their squares.
+        total: Sums per channel of the images' mean values.
+        squares: Sums of their mean squares.
         unreadable: Names and reasons of the images that were left out of it.
     """
 
     split: str
     shard: Shard
     after: int
-    count: int
     total: list[float]
     squares: list[float]
     unreadable: list[str]
 
     @property
     def sums(self) -> PixelSums:
-        """The sums over its pixels."""
-        return PixelSums(self.count, np.array(self.total), np.array(self.squares))
+        """The sums over its images."""
+        return PixelSums(self.shard.images, np.array(self.total), np.array(self.squares))
 
 
-class Journal:
+class PackingLog:
     """Lines of JSON in the folder that is packed into: first what is asked for, then a line a shard.
 
     Args:
@@ -87,7 +85,7 @@ class Journal:
             file.write(f"{json.dumps(asdict(finished))}\n")
 
     def close(self) -> None:
-        """Delete the journal: all is done."""
+        """Delete the log: all is done."""
         self.path.unlink()
 
     def _go_on(self, task: Mapping[str, Any]) -> None:
@@ -103,6 +101,11 @@ class Journal:
                     f"{self.root} holds a packing that was begun with other {key}: {_difference(begun.get(key), value)}; "
                     f"repeat its command to go on, or choose another folder"
                 )
+        if any("count" in line for line in lines):  # of pixels
+            raise ValueError(
+                f"{self.root} holds a packing that an earlier version began, in whose statistics large images count more: "
+                f"delete it and pack again"
+            )
         self.finished = [Finished(**{**line, "shard": Shard(**line["shard"])}) for line in lines]
         for finished in self.finished:
             if problem := finished.shard.problem(self.root):

@@ -64,7 +64,6 @@ class ShardWriter:
             split,
             Shard(self.path.name, self.images, size, sha256),
             after,
-            self.sums.count,
             self.sums.total.tolist(),
             self.sums.squares.tolist(),
             self.unreadable,

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from mae.config.schema.roots import FinetuneConfig
+from mae.data.few_labels import few_labels
 from mae.data.open_splits import open_splits, refuse_stream
-from mae.data.source import Source, Splits, Subset, few_labels
+from mae.data.source import Source, Subset
+from mae.data.splits import Splits
 
 
 def open_images(config: FinetuneConfig, run_dir: Path) -> Splits:
@@ -21,8 +23,8 @@ def open_images(config: FinetuneConfig, run_dir: Path) -> Splits:
         FileNotFoundError: The folder does not exist.
     """
     options = config.data.model_dump()
-    refuse_stream(options)
-    return open_splits(options, run_dir)
+    refuse_stream(**options)
+    return open_splits(**options, run_dir=run_dir)
 
 
 def labelled_splits(config: FinetuneConfig, run_dir: Path) -> Splits:

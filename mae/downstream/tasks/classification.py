@@ -14,7 +14,7 @@ from mae.config.choosing.finetuning import choose_baselines, choose_finetuning
 from mae.config.schema.protocols import Finetune, LinearProbe, Probe
 from mae.config.schema.roots import FinetuneConfig
 from mae.data.datamodule import ImageData
-from mae.data.source import Splits
+from mae.data.splits import Splits
 from mae.downstream.baselines import classify_pixels, start_name
 from mae.downstream.labelled_data import Labelled
 from mae.downstream.tasks.class_labels import labelled_splits, match_classes, open_images

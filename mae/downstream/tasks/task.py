@@ -12,7 +12,7 @@ import lightning as L
 
 from mae.config.schema.roots import FinetuneConfig
 from mae.data.datamodule import ImageData
-from mae.data.source import Splits
+from mae.data.splits import Splits
 from mae.downstream.labelled_data import Labelled
 from mae.models.backbones.backbone import Backbone
 from mae.models.classifier import Classifier

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mae.data.source import few_labels
+from mae.data.few_labels import few_labels
 from mae.evaluation.frozen.knn import Labelled
 from mae.evaluation.frozen.logistic import fit_logistic
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mae.data.datamodule import ImageData
-from mae.data.inspection import evenly_spaced
+from mae.data.source import evenly_spaced
 from mae.data.statistics import false_colours, shown_channels, standardize, unstandardize
 from mae.evaluation.reconstruct import reconstruct
 from mae.training.callbacks.moments import due

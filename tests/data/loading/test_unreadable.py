@@ -15,7 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mae.data.loading.batches import ImageDataset
 from mae.data.loading.unreadable import TooManyUnreadableError, UnreadableImages
+from mae.data.reading.decode import UnreadableImageError, read_image
+from mae.data.reading.transforms import TrainTransform
+from mae.data.sources.file_index import scan
+from mae.data.sources.files import FileSource
 from mae.run.exits import run_job
 from tests.data.drawing import write_folder
 from tests.runs import REPOSITORY, job
@@ -62,7 +67,7 @@ def test_an_image_counts_once_and_a_later_part_of_the_run_goes_on_counting(tmp_p
         second.add(["d.png cannot be read"])
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_run_names_the_damaged_images_and_keeps_its_batches(tmp_path: Path, workers: int) -> None:
     root = write_folder(tmp_path / "data", 60)
     damage(root, [3, 20])
@@ -102,13 +107,11 @@ def test_a_file_that_may_not_be_read_is_one_of_them(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "data", 4)
     (root / "image_001.png").unlink()
     (root / "image_001.png").mkdir()
-    from mae.data.reading.decode import UnreadableImageError
-    from mae.data.sources.files import FileSource
-
     with pytest.raises(UnreadableImageError, match=r"image_001\.png cannot be read \(Is a directory\)"):
         FileSource(root, ["image_001.png"]).open(0)
 
 
+@pytest.mark.slow
 def test_a_run_past_its_budget_goes_on_with_a_larger_one(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "data", 60)
     damage(root, [3, 20, 41])
@@ -132,6 +135,33 @@ def test_names_that_no_line_can_hold_count_once(tmp_path: Path) -> None:
     assert len((tmp_path / "unreadable.txt").read_text().rstrip("\n").split("\n")) == 3
 
 
+def write_damaged(root: Path, count: int) -> set[str]:
+    """Write images of which half are cut off and half have some bytes changed; return the paths of those cut off."""
+    rng, noise, cut = random.Random(0), np.random.default_rng(0), set()
+    for number in range(count):
+        path = root / f"{number:03}.{('jpg', 'png')[number % 2]}"
+        Image.fromarray(noise.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(path)
+        content = bytearray(path.read_bytes())
+        if number % 4 < 2:
+            content = content[: rng.randrange(len(content) * 9 // 10)]
+            cut.add(str(path))
+        else:
+            for _ in range(rng.choice([1, 3, 10])):
+                content[rng.randrange(len(content))] = rng.randrange(256)
+        path.write_bytes(content)
+    return cut
+
+
+def test_damaged_files_are_each_read_or_counted(tmp_path: Path) -> None:
+    cut = write_damaged(tmp_path, 60)
+    source = FileSource(tmp_path, scan(tmp_path).names)
+    dataset = ImageDataset(source, TrainTransform((16, 16)), 3)
+    items = [dataset[0, index] for index in range(60)]
+    assert all(item.images.shape == (1, 3, 16, 16) for item in items)
+    # Whatever was cut off is counted; of changed bytes, a decoder may not notice some.
+    assert cut <= {message.split(" cannot")[0] for item in items for message in item.unreadable}
+
+
 FUZZ = """
 import sys, warnings
 from pathlib import Path
@@ -152,22 +182,10 @@ print(len(source), *sorted(named), sep="\\n")
 """
 
 
+@pytest.mark.slow
 def test_five_hundred_damaged_files_neither_crash_nor_hang_and_each_is_read_or_counted(tmp_path: Path) -> None:
     # In a process of its own: a decoder that crashes takes its process with it.
-    rng, cut = random.Random(0), set()
-    noise = np.random.default_rng(0)
-    for number in range(500):
-        suffix = ("jpg", "png")[number % 2]
-        path = tmp_path / f"{number:03}.{suffix}"
-        Image.fromarray(noise.integers(0, 256, (40, 48, 3), dtype=np.uint8)).save(path)
-        content = bytearray(path.read_bytes())
-        if number % 4 < 2:
-            content = content[: rng.randrange(len(content) * 9 // 10)]
-            cut.add(str(path))
-        else:
-            for _ in range(rng.choice([1, 3, 10])):
-                content[rng.randrange(len(content))] = rng.randrange(256)
-        path.write_bytes(content)
+    cut = write_damaged(tmp_path, 500)
     done = subprocess.run(
         [sys.executable, "-c", FUZZ, str(tmp_path)],
         capture_output=True,
@@ -192,8 +210,6 @@ def test_a_decompression_bomb_is_named_and_costs_no_memory(tmp_path: Path) -> No
     frame = content.index(b"\xff\xc0")
     content[frame + 5 : frame + 9] = (60_000).to_bytes(2) + (60_000).to_bytes(2)
     path.write_bytes(content)
-    from mae.data.reading.decode import UnreadableImageError, read_image
-
     with pytest.raises(
         UnreadableImageError, match=r"bomb\.jpg cannot be read as an image \(it claims 60,000 x 60,000 pixels"
     ):

@@ -79,23 +79,20 @@ def test_the_global_generators_are_left_alone_by_an_error_too() -> None:
     assert random.getstate() == before
 
 
-@pytest.mark.parametrize("magnitude", [1, 9, 10])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_hundreds_of_images_keep_shape_and_bytes(channels: int, magnitude: float) -> None:
-    augment, images = RandAugment(magnitude), [picture(channels, seed) for seed in range(10)]
-    kept = [image.clone() for image in images]
-
-    for seed in range(500):
-        result = augment(images[seed % 10], random.Random(seed))
-        assert result.shape == (channels, 16, 20)
-        assert result.dtype == torch.uint8
-
-    assert all(torch.equal(image, before) for image, before in zip(images, kept, strict=True))
+def test_images_keep_shape_and_bytes() -> None:
+    for channels, magnitude, count in ((1, 1, 40), (3, 9, 100), (1, 10, 100), (3, 10, 200)):
+        augment, image = RandAugment(magnitude), picture(channels)
+        before = image.clone()
+        for seed in range(count):
+            result = augment(image, random.Random(seed))
+            assert result.shape == (channels, 16, 20)
+            assert result.dtype == torch.uint8
+        assert torch.equal(image, before)
 
 
 def test_a_grey_image_is_augmented_as_the_colour_image_that_looks_like_it() -> None:
     augment, grey = RandAugment(9), picture(1)
-    for seed in range(100):
+    for seed in range(40):
         coloured = augment(grey.expand(3, -1, -1), random.Random(seed))
         alone = augment(grey, random.Random(seed))
         assert (coloured.int() - alone.int()).abs().max() <= 1
@@ -106,10 +103,10 @@ def test_images_change_more_the_greater_the_magnitude() -> None:
 
     def change(magnitude: float) -> float:
         augment = RandAugment(magnitude)
-        results = [augment(image, random.Random(seed)) for seed in range(300)]
+        results = [augment(image, random.Random(seed)) for seed in range(100)]
         return float(np.mean([(result.float() - image.float()).abs().mean() for result in results]))
 
-    changes = [change(magnitude) for magnitude in (1, 3, 6, 9)]
+    changes = [change(magnitude) for magnitude in (1, 5, 9)]
     assert changes == sorted(changes)
     assert changes[-1] > 1.3 * changes[0]
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from mae.data.reading.decode import EncodedPicture, UnreadableImageError, read_image, read_size, to_channels
@@ -164,6 +169,23 @@ def test_garbage_under_the_name_of_an_image_is_unreadable(tmp_path: Path, suffix
         read_size(path)
 
 
+@given(st.sampled_from([".jpg", ".gif", ".webp", ".tif", ".png"]), st.data())
+def test_changed_bytes_are_read_or_named(suffix: str, data: st.DataObject) -> None:
+    content = bytearray(encoded_noise(suffix))
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(UnreadableImageError):
+        EncodedPicture(bytes(content), "damaged").decode()
+
+
+@cache
+def encoded_noise(suffix: str) -> bytes:
+    file = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (24, 20, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(file, Image.registered_extensions()[suffix])
+    return file.getvalue()
+
+
 FLIP_BYTES = """
 import random, sys
 from pathlib import Path
@@ -184,6 +206,7 @@ for whole in map(Path, sys.argv[1:]):
 """
 
 
+@pytest.mark.slow
 def test_flipped_bytes_never_end_the_process(tmp_path: Path) -> None:
     # In a process of its own: torchvision 0.29's PNG decoder ends it by a segmentation fault on a wrong checksum, so
     # that one bad sector of a disk would end a training of days.

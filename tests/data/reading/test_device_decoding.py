@@ -13,9 +13,9 @@ from PIL import Image
 
 from mae.data.datamodule import ImageData
 from mae.data.loading.batches import Batch, BatchLoader
-from mae.data.source import Splits
 from mae.data.sources.file_index import scan
 from mae.data.sources.files import FileSource
+from mae.data.splits import Splits
 from tests.data.drawing import smooth
 
 

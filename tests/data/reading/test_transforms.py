@@ -8,6 +8,8 @@ import random
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from mae.data.reading.transforms import EvalTransform, TrainTransform
@@ -18,16 +20,19 @@ def tensor(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()
 
 
-@pytest.mark.parametrize("shape", [(60, 80), (80, 60), (31, 200), (7, 9), (1, 50)])
-@pytest.mark.parametrize("size", [(16, 16), (8, 24)])
-def test_training_crops_lie_inside_the_image(shape: tuple[int, int], size: tuple[int, int]) -> None:
-    transform, rng = TrainTransform(size), random.Random(0)
-    for _ in range(300):
-        top, left, height, width = transform.draw(shape, rng)
-        assert height >= 1
-        assert width >= 1
-        assert 0 <= top <= top + height <= shape[0]
-        assert 0 <= left <= left + width <= shape[1]
+SIDES = st.integers(1, 300)
+
+
+@given(
+    st.tuples(SIDES, SIDES), st.tuples(st.integers(1, 64), st.integers(1, 64)), st.floats(0.01, 1), st.integers(0, 99)
+)
+def test_windows_lie_inside_the_image(shape: tuple[int, int], size: tuple[int, int], share: float, seed: int) -> None:
+    rng = random.Random(seed)
+    for window in (TrainTransform(size, share).draw(shape, rng), EvalTransform(size, share).draw(shape)):
+        assert window.height >= 1
+        assert window.width >= 1
+        assert 0 <= window.top <= window.top + window.height <= shape[0]
+        assert 0 <= window.left <= window.left + window.width <= shape[1]
 
 
 @pytest.mark.parametrize("size", [(16, 16), (16, 32)])
@@ -87,9 +92,11 @@ def test_a_scale_that_is_no_share_is_refused(scale: float) -> None:
         TrainTransform((16, 16), scale)
 
 
-@pytest.mark.parametrize("shape", [(60, 80), (80, 60), (64, 64), (12, 20), (16, 90)])
-@pytest.mark.parametrize("size", [(16, 16), (8, 24), (32, 16)])
-@pytest.mark.parametrize("share", [1.0, 0.875])
+@given(
+    st.tuples(st.integers(12, 90), st.integers(12, 90)),
+    st.sampled_from([(16, 16), (8, 24), (32, 16)]),
+    st.sampled_from([1.0, 0.875]),
+)
 def test_evaluation_equals_pillows_centre_crop_and_bicubic(
     shape: tuple[int, int], size: tuple[int, int], share: float
 ) -> None:

@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 from mae.cli.app import app
 from mae.data.segmentation.mask_folders import LAYOUTS, segmentation_folder
 from mae.data.source import Subset
-from mae.data.sources.file_index import Index
 from tests.data.drawing import write_folder
 from tests.data.masked import (
     board,
@@ -70,13 +69,12 @@ def test_test_images_without_masks_are_left_out(tmp_path: Path) -> None:
 
 def test_a_run_keeps_the_pairs_that_it_began_with(tmp_path: Path) -> None:
     root, run = write_camvid(tmp_path / "data"), tmp_path / "run"
-    options = {"root": str(root), "classes": None, "ignore": 255}
-    splits = segmentation_folder(options, Index(None, run))
+    splits = segmentation_folder(str(root), run_dir=run)
     assert splits.keep is not None
     splits.keep()
     write_pair(root / "train/zzz.png", root / "trainannot/zzz.png", board(2))
-    assert len(segmentation_folder(options, Index(None, run)).train) == 6
-    assert len(segmentation_folder(options).train) == 7
+    assert len(segmentation_folder(str(root), run_dir=run).train) == 6
+    assert len(segmentation_folder(str(root)).train) == 7
 
 
 def remove(root: Path, *names: str) -> None:

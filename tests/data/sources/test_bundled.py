@@ -62,7 +62,7 @@ def test_digits_use_the_whole_range_of_a_byte() -> None:
 
 def test_fashion_mnist_is_read_from_its_original_files(fashion: tuple[Path, dict[str, np.ndarray]]) -> None:
     root, content = fashion
-    splits = open_splits({"source": "torchvision", "name": "fashion_mnist", "root": str(root), "download": False})
+    splits = open_splits("torchvision", name="fashion_mnist", root=str(root))
     assert (len(splits.train), len(splits.val), len(splits.test)) == (27, 3, 10)
     for i in range(10):
         assert np.array_equal(splits.test.image(i)[0].numpy(), content["t10k-images-idx3-ubyte"][i])
@@ -146,10 +146,3 @@ def test_a_name_like_no_other_lists_them_all(tmp_path: Path, name: str | None) -
 def test_a_data_set_without_a_root_is_asked_for_one() -> None:
     with pytest.raises(ValueError, match=r"data\.root=DIR"):
         torchvision_dataset("mnist", None, download=False)
-
-
-def test_an_unknown_source_lists_the_known_ones() -> None:
-    with pytest.raises(
-        ValueError, match=r"'zip'.*arrays, digits, folder, image_folder, huggingface, torchvision, webdataset"
-    ):
-        open_splits({"source": "zip"})

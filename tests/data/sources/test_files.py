@@ -8,34 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.multiprocessing
 
+from mae.data.source import Subset
 from mae.data.sources.file_index import scan
 from mae.data.sources.files import FileSource, folder, image_folder
 from tests.data.drawing import smooth, write_folder, write_image
-
-
-def test_images_are_found_at_any_depth_in_sorted_order(tmp_path: Path) -> None:
-    names = ["b.png", "a/z.png", "a/deep/er/x.png", "c/1.png"]
-    for name in names:
-        write_image(tmp_path / name)
-    assert list(scan(tmp_path).names) == sorted(names)
-
-
-def test_suffixes_count_in_any_case_and_other_files_do_not(tmp_path: Path) -> None:
-    for name in ("a.JPG", "b.Jpeg", "c.pNg", "d.TIF"):
-        write_image(tmp_path / name)
-    for name in ("notes.txt", "jpg", "e.png.bak", "f.npy"):
-        (tmp_path / name).write_bytes(b"no image")
-    assert list(scan(tmp_path).names) == ["a.JPG", "b.Jpeg", "c.pNg", "d.TIF"]
-
-
-def test_names_that_start_with_a_dot_are_passed_over(tmp_path: Path) -> None:
-    # Thumbnails of file managers and macOS' resource forks (._x.jpg) are no images of the data set.
-    write_image(tmp_path / "kept.png")
-    write_image(tmp_path / ".hidden.png")
-    write_image(tmp_path / ".thumbnails" / "t.png")
-    (tmp_path / "._kept.png").write_bytes(b"resource fork")
-    assert list(scan(tmp_path).names) == ["kept.png"]
+from tests.runs import job
 
 
 @pytest.mark.parametrize(
@@ -60,32 +39,6 @@ def test_names_that_are_no_utf8_are_found_and_read(tmp_path: Path) -> None:
     source = FileSource(tmp_path, [name])
     assert source.image(0).shape == (3, 9, 7)
     assert source.size(0) == (9, 7)
-
-
-def test_a_link_to_a_folder_above_does_not_repeat_images(tmp_path: Path) -> None:
-    write_image(tmp_path / "a" / "one.png")
-    (tmp_path / "a" / "back").symlink_to(tmp_path)
-    assert list(scan(tmp_path).names) == ["a/one.png"]
-
-
-def test_linked_files_and_folders_are_followed_and_dead_links_passed_over(tmp_path: Path) -> None:
-    elsewhere = write_folder(tmp_path / "elsewhere", 2)
-    root = tmp_path / "root"
-    root.mkdir()
-    (root / "linked").symlink_to(elsewhere)
-    (root / "file.png").symlink_to(elsewhere / "image_000.png")
-    (root / "dead.png").symlink_to(tmp_path / "nowhere.png")
-    assert list(scan(root).names) == ["file.png", "linked/image_000.png", "linked/image_001.png"]
-
-
-def test_an_empty_folder_and_one_without_images_say_what_they_hold(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no image: it is empty"):
-        scan(tmp_path)
-    (tmp_path / "a.txt").write_text("x")
-    (tmp_path / "b.txt").write_text("x")
-    (tmp_path / "README").write_text("x")
-    with pytest.raises(ValueError, match=r"holds no image: only 2 \.txt, 1 no suffix.*\.png"):
-        scan(tmp_path)
 
 
 def test_a_folder_gives_unlabelled_splits_that_share_no_image(tmp_path: Path) -> None:
@@ -159,3 +112,83 @@ def test_pixels_are_those_of_the_file(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", 6, 5, seed=4)
     source = FileSource(tmp_path, ["a.png"], np.array([0]), ("only",))
     assert torch.equal(source.image(0), torch.from_numpy(smooth(6, 5, 3, 4)).permute(2, 0, 1))
+
+
+@pytest.mark.slow
+def test_a_resumed_run_sees_the_list_that_it_began_with(tmp_path: Path) -> None:
+    root, run = write_folder(tmp_path / "data", 40), tmp_path / "run"
+    bare = ("callbacks.rank=false", "callbacks.pictures=0")
+    overrides = ("data=folder", f"data.root={root}", "batch_size=8", "data.num_workers=0", *bare)
+    job("pretrain", run, *overrides).run()
+    write_image(root / "aaa new.png")
+    (root / "image_007.png").unlink()
+    resumed = job("pretrain", run, *overrides, "resume=true")
+    source = resumed.data.splits.train
+    assert isinstance(source, Subset)
+    assert isinstance(source.source, FileSource)
+    assert list(source.source.names) == [f"image_{number:03}.png" for number in range(40)]
+
+
+def test_nothing_is_written_before_the_run_begins(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data", 40)
+    job("pretrain", tmp_path / "run", "data=folder", f"data.root={root}", f"data.index={tmp_path / 'shared'}")
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_list_names_files_relative_to_itself_or_absolute(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "data", 6)
+    listed = [f"data/image_{number:03}.png" for number in range(3)] + [str(root / f"image_{n:03}.png") for n in (3, 4)]
+    (tmp_path / "list.txt").write_text("\n".join(listed) + "\n\n")
+    whole = folder(str(tmp_path / "list.txt")).whole
+    assert whole is not None
+    assert len(whole) == 5
+    assert [Path(whole.name(i)).name for i in range(5)] == [f"image_{number:03}.png" for number in range(5)]
+    assert all(whole.size(i) == (20, 20) for i in range(5))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("", "lists no image"), ("gone.png\n", "begins with 'gone.png', and there is no file")]
+)
+def test_a_list_of_nothing_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "list.txt").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        folder(str(tmp_path / "list.txt"))
+
+
+def test_a_pattern_finds_what_the_shell_would(tmp_path: Path) -> None:
+    for name in ("a/left/1.png", "b/left/2.png", "b/right/3.png", "b/left/deep/4.png"):
+        write_image(tmp_path / name)
+    (tmp_path / "a" / "left" / "notes.txt").write_text("x")
+    whole = folder(str(tmp_path / "*" / "left" / "*")).whole
+    assert whole is not None
+    assert [Path(whole.name(i)).name for i in range(len(whole))] == ["1.png", "2.png"]
+    deep = folder(str(tmp_path / "b" / "**" / "*.png")).whole
+    assert deep is not None
+    assert len(deep) == 3
+    with pytest.raises(ValueError, match=r"\*\.jpg matches no image"):
+        folder(str(tmp_path / "*.jpg"))
+
+
+@pytest.mark.parametrize("kind", ["folder", "pattern", "list"])
+def test_a_resumed_run_sees_the_images_that_it_began_with(tmp_path: Path, kind: str) -> None:
+    root, run = write_folder(tmp_path / "data", 5), tmp_path / "run"
+    (tmp_path / "list.txt").write_text("".join(f"data/image_{number:03}.png\n" for number in range(5)))
+    given = {"folder": str(root), "pattern": str(root / "*.png"), "list": str(tmp_path / "list.txt")}[kind]
+    first = folder(given, run_dir=run)
+    assert first.keep is not None
+    first.keep()
+    write_image(root / "more.png")
+    (tmp_path / "list.txt").write_text("data/more.png\n")
+    again = folder(given, run_dir=run).whole
+    assert again is not None
+    assert [Path(again.name(i)).name for i in range(len(again))] == [f"image_{number:03}.png" for number in range(5)]
+
+
+def test_an_image_is_no_list(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"one\.png is an image: give the folder that holds it"):
+        folder(str(write_image(tmp_path / "one.png")))
+
+
+def test_a_folder_whose_name_looks_like_a_pattern_is_a_folder(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "photos [2024]", 4)
+    assert folder(str(root)).whole is not None

@@ -7,7 +7,6 @@ import random
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -15,7 +14,6 @@ from mae.data.reading.decode import MOST_PIXELS, UnreadableImageError
 from mae.data.sources.bundled import digits
 from mae.data.sources.files import folder
 from mae.data.tools.check import Finding, check_images, check_shards, write_findings
-from mae.data.tools.describe import describe, histogram
 from tests.data.drawing import smooth, write_folder, write_image
 from tests.data.tarring import pack_folder, write_classes
 
@@ -118,25 +116,3 @@ def test_the_list_is_a_table_that_others_read(tmp_path: Path) -> None:
     with (tmp_path / "lists" / "found.csv").open(newline="") as file:
         rows = list(csv.reader(file))
     assert rows == [["split", "name", "kind", "detail"], *map(list, findings)]
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_description_is_that_of_numpy(tmp_path: Path, workers: int) -> None:
-    root = write_folder(tmp_path, 7, 20, 30)
-    (root / "damaged.png").write_bytes(b"damaged")
-    found = describe(folder(str(root)).own["train"], workers=workers)
-    pixels = np.stack([np.asarray(Image.open(path)) for path in sorted(root.glob("image*"))]) / 255
-    assert (found.count, found.unreadable, found.channels, found.bits) == (8, 1, 3, 8)
-    assert found.sizes.tolist() == [[20, 30]] * 7
-    assert found.mean == pytest.approx(pixels.mean((0, 1, 2)), rel=1e-5)
-    assert found.std == pytest.approx(pixels.std((0, 1, 2)), rel=1e-5)
-    assert len(describe(folder(str(root)).own["train"], images=3).sizes) <= 3
-
-
-def test_a_histogram_counts_every_value_once() -> None:
-    values = np.random.default_rng(0).integers(20, 900, 500)
-    lines = histogram(values)
-    assert len(lines) == 8
-    assert sum(int(line.split()[-1]) for line in lines) == 500
-    assert [line.split() for line in histogram([7, 7, 7])] == [["7", "█" * 30, "3"]]
-    assert [line.split()[0] for line in histogram([1, 3])] == ["1", "2", "3"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from pathlib import Path
@@ -12,15 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from mae.data.reading.decode import EncodedPicture
-from mae.data.reading.transforms import EvalTransform
 from mae.data.source import Source
 from mae.data.sources.bundled import TensorSource, digits
 from mae.data.sources.files import folder, image_folder
-from mae.data.tools.encode import encoded, stored
 from mae.data.tools.pack import PackOptions, pack
-from mae.data.tools.packing_log import Journal
-from tests.data.drawing import seen, smooth, write_folder, write_image
+from mae.data.tools.packing_log import PackingLog
+from tests.data.drawing import write_folder, write_image
+from tests.data.mixed_sizes import as_training_measures, write_large_and_small
 from tests.data.tarring import files_below, open_shards, pack_folder, write_classes
 
 
@@ -81,7 +78,6 @@ def test_the_bytes_depend_on_neither_the_workers_nor_the_time(images: Path, tmp_
 def test_a_packing_that_is_stopped_goes_on_to_the_same_bytes(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
-    monkeypatch.setattr("mae.data.tools.parallel.AT_ONCE", 1)
     (images / "train" / "ant" / "010.jpg").write_bytes(b"damaged")
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     pack_folder(images, whole, shard_images=3, short_side=20)
@@ -111,13 +107,13 @@ def test_a_packing_that_is_stopped_goes_on_to_the_same_bytes(
 def begin(images: Path, into: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave a packing after its first shard."""
 
-    def fails(self: Journal, finished: object) -> None:
+    def fails(self: PackingLog, finished: object) -> None:
         add(self, finished)  # type: ignore[arg-type]
         raise KeyboardInterrupt
 
-    add = Journal.add
+    add = PackingLog.add
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "add", fails)
+        patch.setattr(PackingLog, "add", fails)
         with pytest.raises(KeyboardInterrupt):
             pack_folder(images, into, shard_images=3)
 
@@ -189,74 +185,6 @@ def _pictures(path: Path) -> list[bytes]:
         return [tar.extractfile(entry).read() for entry in tar if not entry.name.endswith(".cls")]  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg"])
-@pytest.mark.parametrize("grey", [False, True])
-def test_smaller_images_are_those_of_pillow(tmp_path: Path, suffix: str, grey: bool) -> None:
-    path = write_image(tmp_path / f"image.{suffix}", 300, 420, grey=grey)
-    content = stored(EncodedPicture(path.read_bytes(), "image"), 32)
-    assert content.suffix == f".{suffix}"
-    small = EncodedPicture(content.data, "small").decode()
-    with Image.open(path) as opened:
-        expected = np.atleast_3d(np.asarray(opened.resize((45, 32), Image.Resampling.BICUBIC)))
-    assert small.shape == (1 if grey else 3, 32, 45)
-    assert np.abs(small.permute(1, 2, 0).numpy().astype(int) - expected).mean() < 2
-
-
-def test_images_that_are_small_already_keep_their_bytes(tmp_path: Path) -> None:
-    path = write_image(tmp_path / "image.jpg", 32, 40)
-    assert stored(EncodedPicture(path.read_bytes(), "image"), 32).data == path.read_bytes()
-    assert stored(EncodedPicture(path.read_bytes(), "image"), 100).data == path.read_bytes()
-
-
-def test_turned_photographs_are_stored_upright(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(smooth(64, 96)).save(tmp_path / "turned.jpg", exif=exif, quality=95)
-    turned = EncodedPicture((tmp_path / "turned.jpg").read_bytes(), "turned")
-    small = EncodedPicture(stored(turned, 32).data, "small")
-    assert (small.size, small.orientation) == ((48, 32), 1)
-    whole = seen(EvalTransform((48, 32)), turned.decode())
-    assert (small.decode().int() - whole.int()).abs().float().mean() < 3
-
-
-def test_the_suffix_is_that_of_the_content(tmp_path: Path) -> None:
-    shutil.copy(write_image(tmp_path / "true.png"), tmp_path / "false.jpg")
-    data = (tmp_path / "false.jpg").read_bytes()
-    assert stored(EncodedPicture(data, "false.jpg"), None) == (data, ".png")
-
-
-def read_back(image: torch.Tensor) -> tuple[str, torch.Tensor]:
-    from mae.data.shards.shard_source import open_member
-
-    content = encoded(image)
-    return content.suffix, open_member(content.data, f"image{content.suffix}").decode()
-
-
-def test_pixels_in_memory_are_stored_without_loss() -> None:
-    deep = torch.arange(64).view(1, 8, 8) * 1000 / 65535
-    for image, suffix in (
-        (torch.from_numpy(smooth(8, 9, 1)).permute(2, 0, 1), ".png"),
-        (torch.from_numpy(smooth(8, 9, 3)).permute(2, 0, 1), ".png"),
-        (torch.from_numpy(smooth(8, 9, 5)).permute(2, 0, 1), ".npy"),
-        (deep, ".npy"),
-        (torch.randn(2, 8, 8), ".npy"),
-    ):
-        name, back = read_back(image)
-        assert name == suffix
-        assert back.dtype == image.dtype
-        assert torch.equal(back, image)
-    assert np.load(io.BytesIO(encoded(deep).data)).dtype == np.uint16, "half the room of floats"
-
-
-def test_images_of_16_bits_stay_so_when_they_are_made_smaller(tmp_path: Path) -> None:
-    values = (np.add.outer(np.arange(64), np.arange(80)) * 400).astype(np.uint16)
-    Image.fromarray(values).save(tmp_path / "deep.png")
-    content = stored(EncodedPicture((tmp_path / "deep.png").read_bytes(), "deep"), 16)
-    array = np.load(io.BytesIO(content.data))
-    assert (array.dtype, array.shape) == (np.uint16, (1, 16, 20))
-    assert np.abs(array[0, 4:-4, 4:-4].astype(int) - values[18:-16:4, 18:-16:4][:8, :12]).max() <= 400
-
-
 def sources() -> dict[str, Source]:
     floats = torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     return {"digits": digits().own["test"], "floats": TensorSource(floats, None, ())}
@@ -286,6 +214,27 @@ def test_statistics_are_those_of_numpy_over_all_that_was_packed(tmp_path: Path) 
     assert train.mean == pytest.approx(flat.mean(0), rel=1e-5)
     assert train.std == pytest.approx(flat.std(0), rel=1e-5)
     assert open_shards(tmp_path / "packed").statistics == (train.mean, train.std)
+
+
+def test_statistics_weight_images_as_training_does(tmp_path: Path) -> None:
+    root = write_large_and_small(tmp_path / "images")
+    splits = folder(str(root))
+    manifest = pack(splits.own, tmp_path / "packed", PackOptions(), {})
+    mean, std = as_training_measures(splits)
+    assert manifest.statistics is not None
+    assert manifest.statistics[0] == pytest.approx(mean, abs=0.01)
+    assert manifest.statistics[1] == pytest.approx(std, abs=0.01)
+
+
+def test_a_packing_that_weighted_pixels_does_not_go_on(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(images, tmp_path / "packed", monkeypatch)
+    log = tmp_path / "packed" / ".progress.jsonl"
+    task, shard = log.read_text().splitlines()
+    log.write_text(f"{task}\n{json.dumps({**json.loads(shard), 'count': 1200})}\n")
+    with pytest.raises(ValueError, match="an earlier version began, in whose statistics large images count more"):
+        pack_folder(images, tmp_path / "packed", shard_images=3)
 
 
 def test_the_manifest_says_what_was_packed(images: Path, tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from sklearn.neighbors import KNeighborsClassifier
 import mae
 from mae.data.datamodule import ImageData
 from mae.data.loading.batches import Batch
-from mae.data.source import Splits
 from mae.data.sources.bundled import digits
+from mae.data.splits import Splits
 from mae.evaluation.frozen.features import extract_features, frozen, raw_pixels
 from mae.evaluation.frozen.knn_probe import KnnProbe
 

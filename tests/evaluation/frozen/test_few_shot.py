@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mae.data.source import few_labels
+from mae.data.few_labels import few_labels
 from mae.evaluation.frozen.few_shot import BUDGETS, Budget, few_shot_curve
 from mae.evaluation.frozen.knn import Labelled
 from mae.evaluation.frozen.logistic import STRENGTHS

@@ -14,7 +14,7 @@ from mae.data.loading.batches import ImageDataset, collate
 from mae.data.reading.transforms import TrainTransform, Window
 from mae.data.segmentation.mask_folders import SegmentationSource
 from mae.data.segmentation.masks import SegmentationDataset, nearest_crop
-from mae.data.source import Splits
+from mae.data.splits import Splits
 from tests.data.masked import (
     SIDE,
     checked,
