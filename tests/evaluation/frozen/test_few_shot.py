@@ -85,7 +85,8 @@ def test_draws_of_neighbouring_seeds_are_all_different(monkeypatch: pytest.Monke
 
     monkeypatch.setattr("mae.evaluation.frozen.few_shot.few_labels", note)
     first, *_ = (
-        few_shot_curve(TRAIN, VAL, SCORE, NAMES, draws=5, seed=seed, budgets=[Budget(1)]).accuracies for seed in range(3)
+        few_shot_curve(TRAIN, VAL, SCORE, NAMES, draws=5, seed=seed, budgets=[Budget(1)]).accuracies
+        for seed in range(3)
     )
     assert len(set(drawn)) == len(drawn) == 15
     assert few_shot_curve(TRAIN, VAL, SCORE, NAMES, draws=5, seed=0, budgets=[Budget(1)]).accuracies == first
