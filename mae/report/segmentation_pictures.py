@@ -15,6 +15,7 @@ from mae.evaluation.segmentation_scores import SegmentationScores
 from mae.report.pictures import Colour, tiled
 from mae.report.tables import Row, Table
 
+CAPTION = "Images that are scored, with their masks, what was predicted, and where the two differ."
 LABELS = ("image", "truth", "prediction", "difference")
 WRONG = (255, 45, 85)
 UNLABELLED = (0, 0, 0)

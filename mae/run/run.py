@@ -17,6 +17,7 @@ from mae.report.page import Figure, write_run_report
 from mae.report.tables import Table
 from mae.run.builders import build_loggers
 from mae.run.folder import shared_with_children
+from mae.run.report_content import report_content
 from mae.run.setting import Setting, placement
 from mae.training.callbacks.progress import TrainingProgress
 from mae.training.summary import Rows, show_summary
@@ -37,12 +38,12 @@ def write_run(
     setting.folder.write_json("results.json", results)
     report = write_run_report(
         setting.folder.path,
-        setting.config.plain(),
         results,
         verdicts,
         [str(choice) for choice in setting.choices.made],
         tables=tables,
         figures=figures,
+        **report_content(setting.folder.path, setting.config.plain()),
     )
     setting.say(*verdicts, f"report   {report}")
 
