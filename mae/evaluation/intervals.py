@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,6 +42,6 @@ def mean_interval(values: Sequence[float]) -> Interval:
     mean, count = statistics.fmean(values), len(values)
     if count == 1:
         return Interval(mean, None, 1)
-    error = float(stats.sem(values))
+    error = statistics.stdev(values) / math.sqrt(count)
     half = stats.t.interval(0.95, count - 1, scale=error)[1] if error else 0.0  # of equal values it is no number
     return Interval(mean, float(half), count)

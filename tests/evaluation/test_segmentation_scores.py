@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torchmetrics.classification import MulticlassJaccardIndex
 
@@ -26,13 +28,17 @@ def draw(seed: int, classes: int = K) -> tuple[Tensor, Tensor]:
     return truth.to(torch.uint8), prediction
 
 
+def SEEDS(test: Callable[[int], None]) -> Callable[[], None]:  # noqa: N802
+    return settings(max_examples=8)(given(seed=st.integers(0, 2**32))(test))
+
+
 def counted(truth: Tensor, prediction: Tensor, classes: int = K) -> Tensor:
     metric = count_confusions(classes)
     metric.update(prediction, truth)
     return metric.compute()
 
 
-@pytest.mark.parametrize("seed", range(5))
+@SEEDS
 def test_figures_are_those_of_torchmetrics(seed: int) -> None:
     truth, prediction = draw(seed)
     scores = measure_segmentation(counted(truth, prediction))
@@ -43,7 +49,7 @@ def test_figures_are_those_of_torchmetrics(seed: int) -> None:
         assert (0 if ours is None else ours) == pytest.approx(theirs, abs=1e-6)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@SEEDS
 def test_figures_are_those_of_a_loop(seed: int) -> None:
     truth, prediction = draw(seed)
     scores = measure_segmentation(counted(truth, prediction))
@@ -92,7 +98,7 @@ def test_the_perfect_and_the_wrong() -> None:
     assert (wrong.mean_iou, wrong.pixel_accuracy, wrong.mean_accuracy) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@SEEDS
 def test_the_commonest_class_is_measured_as_any_prediction(seed: int) -> None:
     truth, prediction = draw(seed)
     confusion = counted(truth, prediction)
