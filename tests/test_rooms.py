@@ -1,4 +1,4 @@
-"""Imports run one way, and the package brings its recipes."""
+"""The house: imports run one way, frameworks stay in their rooms, files are short and have names of their own."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import ast
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
+from graphlib import CycleError, TopologicalSorter
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -13,100 +16,203 @@ import pytest
 from tests.runs import REPOSITORY
 
 PACKAGE = REPOSITORY / "mae"
-MODULES = sorted(path.relative_to(REPOSITORY) for path in PACKAGE.rglob("*.py"))
 
-FRAMEWORKS = {"lightning", "pytorch_lightning", "hydra", "omegaconf", "wandb"}
-# A room may import itself and those listed; the shell around them (pretrain, assembly and so on) may import all.
-BELOW = {
-    "masking": set(),
-    "objectives": set(),
-    "optim": set(),
-    "models": {"masking", "objectives"},
-    "checkpoints": {"models", "masking", "objectives"},
-    "data": set(),
-    "evaluation": {"data", "models", "masking", "objectives", "optim"},
-    "training": {"data", "models", "masking", "objectives", "optim", "checkpoints", "evaluation"},
+# From the bottom to the top: a room may import itself and what stands on lines above its own, not its neighbours on a line.
+ORDER = (
+    ("components",),
+    ("masking", "objectives", "optim"),
+    ("models",),
+    ("checkpoints",),
+    ("data",),
+    ("evaluation",),
+    ("training",),
+    ("report",),
+    ("config",),
+    ("run",),
+    ("downstream",),
+    ("cli",),
+)
+ROOMS = tuple(room for line in ORDER for room in line)
+# Lower rooms that a room does without all the same.
+APART = {"data": {*ROOMS[: ROOMS.index("data")]}, "evaluation": {"checkpoints"}}
+
+# Where each framework may be imported: rooms, folders or files.
+FRAMEWORKS = {
+    "hydra": ("config", "cli/script.py"),
+    "omegaconf": ("config", "cli/script.py", "run/folder.py"),
+    "pydantic": ("components", "config"),
+    "lightning": ("data/datamodule.py", "training", "run", "downstream"),
+    "wandb": ("training/loggers.py",),
+    "matplotlib": ("report",),
+    "jinja2": ("report",),
+    "typer": ("cli",),
 }
-USE_REPORT = {"pretrain.py", "finetune.py", "cli.py", "data_cli.py", "stage.py"}
+OPTIONAL = ("wandb", "transformers", "tifffile", "webdataset", "datasets", "gradio", "onnx", "onnxruntime")
+"""What only some users have: imported in the function that needs it, never with its module."""
+
+LONGEST_FILE, LARGEST_FOLDER, LONGEST_SCRIPT = 300, 14, 60
+FILES = sorted(PACKAGE.rglob("*.py"))
+SCRIPTS = ("train_pretrain.py", "train_finetune.py")
 
 
-def imports(path: Path) -> set[str]:
-    """Return every module that a file names in an import, wherever it stands, type hints included."""
+def named(path: Path) -> str:
+    """Return a file below the package as a person writes it."""
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def room(path: Path) -> str:
+    return named(path).partition("/")[0]
+
+
+def module(path: Path) -> str:
+    parts = path.relative_to(REPOSITORY).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module(path): path for path in FILES}
+
+
+def imports(path: Path, *, anywhere: bool = True) -> set[str]:
+    """Return every module that a file names in an import: anywhere in it, for the types alone too, or at its top."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     found: set[str] = set()
-    for node in ast.walk(ast.parse((REPOSITORY / path).read_text())):
+    for node in ast.walk(tree) if anywhere else tree.body:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} imports relatively"
-            found |= {str(node.module)} | {f"{node.module}.{alias.name}" for alias in node.names}
+            assert node.level == 0, f"{named(path)} imports relatively"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 
 
-def rooms(path: Path) -> set[str]:
-    """Return the rooms and the modules of the shell that a file imports."""
-    return {name.split(".")[1] for name in imports(path) if name.startswith("mae.")}
+def own(path: Path) -> set[str]:
+    """Return the modules of the package that a file imports."""
+    found = set()
+    for name in imports(path):
+        while name.startswith("mae") and name not in MODULES:
+            name = name.rpartition(".")[0]
+        found |= {name} & MODULES.keys()
+    return found
 
 
-def frameworks(path: Path) -> set[str]:
-    return {name.partition(".")[0] for name in imports(path)} & FRAMEWORKS
+def below(name: str) -> set[str]:
+    """Return the rooms that a room may import, itself among them."""
+    (height,) = (number for number, line in enumerate(ORDER) if name in line)
+    return {name, *(lower for line in ORDER[:height] for lower in line)} - APART.get(name, set())
 
 
-@pytest.mark.parametrize("room", BELOW)
-def test_a_room_imports_only_rooms_below_it(room: str) -> None:
-    files = [path for path in MODULES if path.parts[1] == room]
-    assert files
-    for path in files:
-        assert rooms(path) <= BELOW[room] | {room}, path
+def test_every_room_has_its_place_and_nothing_lies_outside_them() -> None:
+    assert {path.name for path in PACKAGE.iterdir() if any(path.rglob("*.py"))} == set(ROOMS)
+    assert [path.name for path in PACKAGE.glob("*.py")] == ["__init__.py"]
 
 
-@pytest.mark.parametrize("room", ["masking", "objectives", "optim", "models", "checkpoints", "evaluation"])
-def test_the_rooms_of_tensors_know_no_framework(room: str) -> None:
-    for path in MODULES:
-        if path.parts[1] == room:
-            assert frameworks(path) == set(), path
+@pytest.mark.parametrize("name", ROOMS)
+def test_a_room_imports_only_rooms_below_it(name: str) -> None:
+    wrong = [
+        f"{named(path)} imports {other}"
+        for path in FILES
+        if room(path) == name
+        for other in sorted(own(path))
+        if other == "mae" or other.split(".")[1] not in below(name)
+    ]
+    assert wrong == []
 
 
-def test_the_data_room_knows_lightning_alone() -> None:
-    for path in MODULES:
-        if path.parts[1] == "data":
-            assert frameworks(path) <= {"lightning"}, path
+def between_rooms() -> dict[str, set[str]]:
+    graph: dict[str, set[str]] = {name: set() for name in ROOMS}
+    for path in FILES:
+        if path.parent != PACKAGE:
+            graph[room(path)] |= {other.split(".")[1] for other in own(path) if other != "mae"} - {room(path)}
+    return graph
 
 
-def test_one_module_knows_hydra() -> None:
-    assert {path.name for path in MODULES if "hydra" in frameworks(path)} == {"assembly.py"}
-    assert {path.name for path in MODULES if "omegaconf" in frameworks(path)} <= {"assembly.py", "run_folder.py"}
+def between_modules() -> dict[str, set[str]]:
+    return {name: own(path) - {name} for name, path in MODULES.items()}
 
 
-def test_wandb_is_imported_where_it_is_used() -> None:
-    assert {path.as_posix() for path in MODULES if "wandb" in frameworks(path)} == {"mae/training/loggers.py"}
-    # As an extra it may not be there: nothing may import it before it is asked for.
-    tree = ast.parse((PACKAGE / "training" / "loggers.py").read_text())
-    names = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
-    assert "wandb" not in names
+@pytest.mark.parametrize("graph", [between_rooms, between_modules])
+def test_no_import_runs_in_a_circle(graph: Callable[[], dict[str, set[str]]]) -> None:
+    try:
+        TopologicalSorter(graph()).prepare()
+    except CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
 
 
-def test_only_the_top_uses_the_report() -> None:
-    for path in MODULES:
-        if "report" in rooms(path) and path.parts[1] != "report":
-            assert path.name in USE_REPORT or path.parts[1] == "second_stage", path
+def test_a_framework_stays_where_it_belongs() -> None:
+    wrong = []
+    for path in FILES:
+        used = {name.partition(".")[0].replace("pytorch_lightning", "lightning") for name in imports(path)}
+        for framework in sorted(used & FRAMEWORKS.keys()):
+            if not any(f"{named(path)}/".startswith(f"{place}/") for place in FRAMEWORKS[framework]):
+                wrong.append(f"{named(path)} imports {framework}")
+    assert wrong == []
+
+
+def test_what_only_some_users_have_is_imported_where_it_is_used() -> None:
+    at_the_top = {named(path): {name.partition(".")[0] for name in imports(path, anywhere=False)} for path in FILES}
+    assert {name: found & set(OPTIONAL) for name, found in at_the_top.items() if found & set(OPTIONAL)} == {}
+
+
+def test_files_are_short_and_none_is_called_utils() -> None:
+    assert [named(path) for path in FILES if path.name == "utils.py"] == []
+    assert [named(path) for path in FILES if length(path) > LONGEST_FILE] == []
+
+
+def test_folders_are_small() -> None:
+    sizes = {named(path.parent): len(list(path.parent.glob("*.py"))) - 1 for path in FILES}  # __init__.py is none
+    assert {name: size for name, size in sizes.items() if size > LARGEST_FOLDER} == {}
+
+
+def test_neighbours_have_names_of_their_own() -> None:
+    files = [path for path in FILES if path.name != "__init__.py"]
+    alike = [(one, other) for one, other in combinations(files, 2) if one.name == other.name and neighbours(one, other)]
+    assert [f"{named(one)} and {named(other)}" for one, other in alike] == []
+
+
+def neighbours(one: Path, other: Path) -> bool:
+    """Whether two files lie in folders side by side, or in a folder and one within it."""
+    here, there = one.parent, other.parent
+    return here.parent == there.parent or here == there.parent or there == here.parent
+
+
+def length(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_are_short(script: str) -> None:
+    assert length(REPOSITORY / script) < LONGEST_SCRIPT
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_importing_the_package_loads_next_to_nothing() -> None:
+    heavy = {"torch", "timm", "numpy", "lightning", "hydra", "pydantic", "sklearn", "matplotlib"}
+    assert run_python(f"import sys, mae; print(sorted(set(sys.modules) & {heavy!r}))") == "[]"
 
 
 LOAD_LIBRARY = """
 import random, sys, torch
 before = torch.get_rng_state(), random.getstate(), torch.get_num_threads()
 import mae
+for name in mae.__all__:
+    getattr(mae, name)
 assert torch.equal(before[0], torch.get_rng_state())
 assert before[1:] == (random.getstate(), torch.get_num_threads())
 print(sorted(set(sys.modules) & {frameworks!r}))
 """
 
 
+@pytest.mark.slow
 def test_the_library_alone_loads_no_framework_and_touches_no_global_state() -> None:
-    # `import mae` in a notebook or a service loads the models, not a trainer; and it draws no random number.
-    code = LOAD_LIBRARY.format(frameworks=FRAMEWORKS - {"wandb"})  # timm brings wandb in where it is installed
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "[]\n"
+    # In a notebook or a service it loads the models, not a trainer; and it draws no random number.
+    # timm brings wandb in where it is installed, and wandb pydantic.
+    frameworks = {*FRAMEWORKS, "pytorch_lightning"} - {"wandb", "pydantic"}
+    assert run_python(LOAD_LIBRARY.format(frameworks=frameworks)) == "[]"
 
 
 def test_the_public_names_are_those_that_are_promised() -> None:
@@ -115,30 +221,20 @@ def test_the_public_names_are_those_that_are_promised() -> None:
     promised = {"MaskPlan", "create_autoencoder", "load_autoencoder", "load_encoder", "save"}
     assert promised <= set(mae.__all__)
     assert all(hasattr(mae, name) for name in mae.__all__)
-
-
-def test_files_are_short_and_none_is_called_utils() -> None:
-    for path in MODULES:
-        assert path.name != "utils.py"
-        assert len((REPOSITORY / path).read_text().splitlines()) <= 300, f"{path}: split it by meaning"
-
-
-@pytest.mark.parametrize("script", ["train_pretrain.py", "train_finetune.py"])
-def test_scripts_are_short(script: str) -> None:
-    assert len((REPOSITORY / script).read_text().splitlines()) < 60
+    assert set(mae.__all__) <= set(dir(mae))
 
 
 def test_recipes_travel_with_the_package() -> None:
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert wheel["force-include"]["conf"] == "mae/conf"
     assert project["project"]["scripts"]["mae"] == "mae.cli.app:app"
 
 
 def test_recipes_are_found_inside_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mae.config import composing as assembly
+    from mae.config import composing
 
-    assert assembly.config_folder() == REPOSITORY / "conf"
+    assert composing.config_folder() == REPOSITORY / "conf"
     (tmp_path / "mae" / "conf").mkdir(parents=True)
-    monkeypatch.setattr(assembly, "__file__", str(tmp_path / "mae" / "assembly.py"))
-    assert assembly.config_folder() == tmp_path / "mae" / "conf"
+    monkeypatch.setattr(composing, "__file__", str(tmp_path / "mae" / "config" / "composing.py"))
+    assert composing.config_folder() == tmp_path / "mae" / "conf"

@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.progress import track
 
 from mae.config.composing import compose
-from mae.config.schema.roots import PretrainConfig
 from mae.downstream.prepare import prepare as prepare_second_stage
 from mae.evaluation.intervals import mean_interval
-from mae.objectives.registry import OBJECTIVES
+from mae.objectives.pixels import Pixels
 from mae.report.curves import run_curves
 from mae.report.page import run_pictures, tiles, write_page
+from mae.report.rerun import override
 from mae.report.tables import Row, Table, print_table
 from mae.run import pretraining as pretrain
 
@@ -57,7 +57,8 @@ def run_demo(folder: Path, draws: Sequence[int] = DRAWS, overrides: Sequence[str
     folder.mkdir(parents=True)
     (folder / MARKER).touch()
     run = folder / "pretrain"
-    results = dict(pretrain.prepare(compose("pretrain", [f"run_dir={run}", ONE_DEVICE, *overrides])).run())
+    given = [override("run_dir", str(run)), ONE_DEVICE, *overrides]
+    results = dict(pretrain.prepare(compose("pretrain", given), given).run())
 
     jobs = [(name, *way, draw) for name, way in VARIANTS.items() for draw in draws]
     accuracies: dict[str, list[float]] = {name: [] for name in VARIANTS}
@@ -65,21 +66,18 @@ def run_demo(folder: Path, draws: Sequence[int] = DRAWS, overrides: Sequence[str
         f"second stage: {len(VARIANTS)} ways x {len(draws)} draws of {LABELS_PER_CLASS} labels a class", style="dim"
     )
     for name, protocol, pretrained, draw in track(jobs, description="second stage", console=console, transient=True):
-        config = compose(
-            "finetune",
-            [
-                f"protocol={protocol}",
-                f"run_dir={folder / name / f'draw_{draw}'}",
-                f"seed={draw}",
-                f"labels_per_class={LABELS_PER_CLASS}",
-                "trainer.progress=false",
-                "baselines=false",
-                ONE_DEVICE,
-                *overrides,
-            ],
-        )
-        config.checkpoint = str(run) if pretrained else None
-        accuracies[name].append(prepare_second_stage(config).run()["test_top1"])
+        given = [
+            override("checkpoint", str(run)) if pretrained else "checkpoint=null",
+            f"protocol={protocol}",
+            override("run_dir", str(folder / name / f"draw_{draw}")),
+            f"seed={draw}",
+            f"labels_per_class={LABELS_PER_CLASS}",
+            "trainer.progress=false",
+            "baselines=false",
+            ONE_DEVICE,
+            *overrides,
+        ]
+        accuracies[name].append(prepare_second_stage(compose("finetune", given), given).run()["test_top1"])
 
     summary = {"pretraining": results, "test_top1": accuracies}
     (folder / "results.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
@@ -123,12 +121,6 @@ def result_table(results: Mapping[str, Any], accuracies: Mapping[str, Sequence[f
     )
 
 
-def _caption(config: PretrainConfig) -> str:
-    """Return what the reconstructions show, in the objective's words."""
-    objective = config.objective
-    return OBJECTIVES.create(name=objective.name, target=objective.class_path, options=objective.options).caption
-
-
 def _clear(folder: Path) -> None:
     if not folder.exists():
         return
@@ -139,7 +131,6 @@ def _clear(folder: Path) -> None:
 
 def _write_report(folder: Path, run: Path, results: Mapping[str, Any], table: Table, seconds: float) -> Path:
     environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
-    config = compose("pretrain")
     ours, random, scratch, _ = (row.cells for row in table.rows)
     return write_page(
         folder / "report.html",
@@ -153,7 +144,7 @@ def _write_report(folder: Path, run: Path, results: Mapping[str, Any], table: Ta
         ],
         tiles=tiles(results),
         tables=[table],
-        pictures=run_pictures(run, config.plain(), _caption(config)),
+        pictures=run_pictures(run, Pixels().caption),
         curves=run_curves(run, results),
         command="make demo",
         config=(run / "config.yaml").read_text(encoding="utf-8"),

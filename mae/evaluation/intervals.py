@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.stats import t as student_t
+from scipy import stats
 
 
 @dataclass(frozen=True)
@@ -42,5 +42,6 @@ def mean_interval(values: Sequence[float]) -> Interval:
     mean, count = statistics.fmean(values), len(values)
     if count == 1:
         return Interval(mean, None, 1)
-    quantile = float(student_t.ppf(0.975, count - 1))  # two-sided: 2.5% on either side
-    return Interval(mean, quantile * statistics.stdev(values) / math.sqrt(count), count)
+    error = statistics.stdev(values) / math.sqrt(count)
+    half = stats.t.interval(0.95, count - 1, scale=error)[1] if error else 0.0  # of equal values it is no number
+    return Interval(mean, float(half), count)

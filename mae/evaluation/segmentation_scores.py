@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from mae.data.segmentation.masks import IGNORE
+from mae.data.segmentation.masks import IGNORE, MaskError
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,10 +43,10 @@ def measure_segmentation(confusion: Tensor) -> SegmentationScores:
     """Measure a confusion matrix (K, K) of counts, rows true, columns predicted.
 
     Raises:
-        ValueError: No pixel was counted.
+        MaskError: No pixel was counted.
     """
-    if not confusion.sum():
-        raise ValueError("no pixel has a label: give masks that hold classes")
+    if not confusion.any():
+        raise MaskError("no pixel that was scored has a label: give masks that hold classes")
     confusion = confusion.cpu().double()  # float64 counts exactly, up to 2^53 pixels
     right, true, predicted = confusion.diagonal(), confusion.sum(dim=1), confusion.sum(dim=0)
     either = true + predicted - right

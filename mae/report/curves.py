@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from matplotlib import rc_context
-from matplotlib.figure import Figure
-
+from mae.report.drawing import COLOURS, drawing
 from mae.training.loggers import read_metrics
 
 Series = Sequence[tuple[int, float]]
-COLOURS = ("#9db8d9", "#1f4e8c", "#c8553d", "#5b8c5a")
 
 
 def curve_svg(series: Mapping[str, Series], ylabel: str, *, levels: Mapping[str, float] | None = None) -> str:
@@ -27,9 +23,8 @@ def curve_svg(series: Mapping[str, Series], ylabel: str, *, levels: Mapping[str,
     Returns:
         An ``<svg>`` element.
     """
-    with rc_context({"svg.hashsalt": "mae", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}):
-        figure = Figure(figsize=(6.2, 3.1), layout="constrained")
-        axes = figure.subplots()
+    with drawing() as result:
+        axes = result.axes
         for number, (label, pairs) in enumerate(series.items()):
             steps, values = zip(*pairs, strict=True)
             marker = "o" if len(pairs) <= 40 else None
@@ -42,14 +37,9 @@ def curve_svg(series: Mapping[str, Series], ylabel: str, *, levels: Mapping[str,
             axes.set_ylim(top=1.05 * max(settled), bottom=0)
         axes.set_xlabel("step")
         axes.set_ylabel(ylabel)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25, linewidth=0.6)
         if len(series) + len(levels or {}) > 1:
-            axes.legend(frameon=False)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+            axes.legend()
+    return result.svg
 
 
 def run_curves(folder: Path, results: Mapping[str, float]) -> list[tuple[str, str]]:

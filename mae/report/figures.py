@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
-COLOURS = ("#9db8d9", "#1f4e8c", "#c8553d", "#5b8c5a")
+from mae.report.drawing import COLOURS, drawing
+
 MANY_CLASSES = 30
 """More have no room for their names beside a confusion matrix."""
 
 Point = tuple[float, float, float | None]
 """x, y, and half the height of an interval, where there is one."""
-
-
-class Drawing:
-    """A figure under the report's style; ``svg`` is there once the block has ended."""
-
-    svg: str
-    axes: Axes
-
-
-@contextmanager
-def drawing(width: float = 6.2, height: float = 3.1) -> Iterator[Drawing]:
-    """Draw on ``axes`` within the block; the size is in inches."""
-    result = Drawing()
-    with rc_context({"svg.hashsalt": "mae", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        result.axes = figure.subplots()
-        yield result
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
-    text = buffer.getvalue()
-    result.svg = text[text.index("<svg") :]
 
 
 def lines_svg(lines: Mapping[str, Sequence[Point]], xlabel: str, ylabel: str) -> str:
@@ -56,9 +31,7 @@ def lines_svg(lines: Mapping[str, Sequence[Point]], xlabel: str, ylabel: str) ->
         axes.xaxis.set_major_formatter("{x:g}")
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25, linewidth=0.6)
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(fontsize=8)
     return result.svg
 
 
@@ -66,7 +39,7 @@ def confusion_svg(confusion: Tensor, classes: Sequence[str]) -> str:
     """Draw a confusion matrix (K, K), rows true, each row as shares of its class."""
     shares = confusion / confusion.sum(dim=1, keepdim=True).clamp_min(1)
     few = len(classes) <= MANY_CLASSES
-    with drawing(6.2, 5.4) as result:
+    with drawing(6.2, 5.4, framed=True) as result:
         axes = result.axes
         axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
         if few:

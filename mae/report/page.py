@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,9 @@ from jinja2 import Environment, PackageLoader
 
 from mae.data.statistics import shown_channels
 from mae.report.curves import run_curves
+from mae.report.rerun import rerun_command
 from mae.report.tables import Table
 
-CAPTION_SEGMENTED = "Images that are scored, with their masks, what was predicted, and where the two differ."
 TITLES = {
     "pretrain": "Pretraining",
     "finetune": "Second stage",
@@ -56,43 +55,50 @@ def write_page(path: Path, **content: Any) -> Path:
 
 def write_run_report(
     folder: Path,
-    config: Mapping[str, Any],
     results: Mapping[str, Any],
     verdicts: Sequence[str],
     choices: Sequence[str],
     *,
+    data_name: str,
+    seed: int,
+    pictures: Sequence[Picture] = (),
+    pictures_title: str = "Reconstructions",
     tables: Sequence[Table] = (),
     figures: Sequence[Figure] = (),
-    caption: str = "",
 ) -> Path:
     """Write ``report.html`` of a run.
 
     Args:
-        folder: The run folder, whose metrics, pictures, config and environment are shown.
-        config: Its config.
-        results: Its final numbers.
+        folder: The run folder, whose metrics, config and environment are shown.
+        results: Its final numbers, ``stage`` among them.
         verdicts: What they mean, in sentences.
         choices: Lines ``key=value: reason``.
+        data_name: What a person calls the data.
+        seed: Of the run.
+        pictures: See ``run_pictures``.
+        pictures_title: Above them.
         tables: Results beside their baselines.
         figures: Beside the curves of the run's metrics.
-        caption: What its reconstructions show, in the objective's words.
 
     Returns:
         The page.
     """
     environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    stage, overrides = results["stage"], environment.get("overrides")
+    script = "pretrain" if stage == "pretrain" else "finetune"
+    known = overrides is not None  # not of a baseline, which runs with the run that it is of, nor of earlier versions
     return write_page(
         folder / "report.html",
-        title=f"{TITLES[results['stage']]}: {data_name(config['data'])}",
-        lead=f"{folder.name}, {_epochs(results)}seed {config['seed']}, on {environment['device']}",
+        title=f"{TITLES[stage]}: {data_name}",
+        lead=f"{folder.name}, {_epochs(results)}seed {seed}, on {environment['device']}",
         verdicts=verdicts,
         tiles=tiles(results),
         tables=tables,
-        pictures=run_pictures(folder, config, caption),
-        pictures_title="Segmentations" if results.get("task") == "segmentation" else None,
+        pictures=pictures,
+        pictures_title=pictures_title,
         curves=[*figures, *run_curves(folder, results)],
         choices=[choice.split(": ", 1) for choice in choices],
-        command=shlex.join(environment["command"]),
+        command=rerun_command(environment["command"], script, overrides, folder) if known else None,
         config=(folder / "config.yaml").read_text(encoding="utf-8"),
         environment=json.dumps(environment, indent=2),
     )
@@ -102,21 +108,20 @@ def _epochs(results: Mapping[str, Any]) -> str:
     return f"{results['epochs']} epochs, " if "epochs" in results else ""
 
 
-def data_name(options: Mapping[str, Any]) -> str:
-    """Return what a person calls the data: a known name, the folder's, or the source's."""
-    return options.get("name") or Path(options.get("root") or options["source"]).name or options["source"]
+def run_pictures(folder: Path, caption: str, *, channels: int = 3, bits: int = 8) -> list[Picture]:
+    """Return the final pictures of a run, segmentations or reconstructions, and the first ones that were drawn in training.
 
-
-def run_pictures(folder: Path, config: Mapping[str, Any], caption: str) -> list[Picture]:
-    """Return the final reconstructions and the first ones that were drawn in training; or segmentations."""
-    segmentations = folder / "pictures" / "segmentations.png"
-    if segmentations.is_file():
-        return [Picture.read(segmentations, CAPTION_SEGMENTED + _colours(config["data"]))]
-    final = folder / "pictures" / "reconstructions.png"
-    if not final.is_file():
+    Args:
+        folder: The run folder.
+        caption: What the final picture shows.
+        channels: Of the images.
+        bits: 8, or 16 for images that are floats.
+    """
+    drawn = [folder / "pictures" / f"{name}.png" for name in ("segmentations", "reconstructions")]
+    final = next((path for path in drawn if path.is_file()), None)
+    if final is None:
         return []
-    caption += _colours(config["data"])
-    pictures = [Picture.read(final, caption)]
+    pictures = [Picture.read(final, caption + _colours(channels, bits))]
     earlier = sorted((folder / "pictures").glob("epoch_*.png"))
     if len(earlier) > 1:
         pictures.append(
@@ -125,10 +130,9 @@ def run_pictures(folder: Path, config: Mapping[str, Any], caption: str) -> list[
     return pictures
 
 
-def _colours(options: Mapping[str, Any]) -> str:
+def _colours(channels: int, bits: int) -> str:
     """Return the sentence of a caption that says which channels are seen, where they are not seen as they are."""
-    channels = options.get("channels") or 3
-    shown = shown_channels(channels, options.get("bits") or 8)
+    shown = shown_channels(channels, bits)
     if shown is None:
         return ""
     stretched = "stretched so that its mean ± 2.5 standard deviations fill the range"

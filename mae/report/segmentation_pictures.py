@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.utils import draw_segmentation_masks
 
 from mae.data.segmentation.masks import IGNORE, MOST_CLASSES
 from mae.evaluation.segmentation_scores import SegmentationScores
 from mae.report.pictures import Colour, tiled
 from mae.report.tables import Row, Table
 
+CAPTION = "Images that are scored, with their masks, what was predicted, and where the two differ."
 LABELS = ("image", "truth", "prediction", "difference")
 WRONG = (255, 45, 85)
 UNLABELLED = (0, 0, 0)
@@ -68,23 +70,36 @@ def save_segmentations(images: Tensor, truth: Tensor, prediction: Tensor, classe
     Returns:
         The path.
     """
-    images, truth, prediction = images.cpu(), truth.cpu().long(), prediction.cpu().long()
-    known = (truth != IGNORE)[:, None]
-    colours = palette(len(classes))
-    table = torch.tensor([*colours, *[UNLABELLED] * (IGNORE + 1 - len(colours))]) / 255
-    shown, guessed = (table[ids].permute(0, 3, 1, 2) for ids in (truth, prediction))
-    grey = images[:, :3].mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
-    wrong = (truth != prediction)[:, None] & known
-    missed = torch.where(
-        wrong, torch.tensor(WRONG).view(3, 1, 1) / 255, torch.where(known, PALE + (1 - PALE) * grey, 0.0)
-    )
-    seen = torch.cat([truth[known[:, 0]], prediction[known[:, 0]]]).bincount().nonzero().flatten().tolist()
+    images, truth, prediction = images.cpu(), truth.cpu(), prediction.cpu()
+    unknown, colours = truth == IGNORE, palette(len(classes))
+    seen = torch.unique(torch.cat([truth[~unknown], prediction[~unknown]])).tolist()
+    named = {
+        number: colours[number] for number in torch.unique(torch.cat([truth, prediction])).tolist() if number != IGNORE
+    }
+    black = torch.zeros(len(images), 3, *images.shape[-2:], dtype=torch.uint8)
+    grey = (255 * (PALE + (1 - PALE) * images[:, :3].mean(dim=1, keepdim=True))).round().byte().expand_as(black)
+    rows = [
+        images,
+        _painted(black, truth, named),
+        _painted(_painted(black, prediction, named), unknown, {True: UNLABELLED}, alpha=1 - DIM),
+        _painted(_painted(grey, truth != prediction, {True: WRONG}), unknown, {True: UNLABELLED}),
+    ]
     legend = [(classes[number], colours[number]) for number in seen]
-    legend += [("no label", UNLABELLED)] * bool((~known).any()) + [("wrong", WRONG)]
+    legend += [("no label", UNLABELLED)] * bool(unknown.any()) + [("wrong", WRONG)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [images, shown, torch.where(known, guessed, DIM * guessed), missed]
-    tiled(rows, LABELS, legend).save(path, optimize=True)
+    tiled([row / 255 if row.dtype == torch.uint8 else row for row in rows], LABELS, legend).save(path, optimize=True)
     return path
+
+
+def _painted(images: Tensor, ids: Tensor, colours: Mapping[int, Colour], alpha: float = 1.0) -> Tensor:
+    """Return images (N, 3, H, W) uint8 with the colour of each id over the pixels of ids (N, H, W) that have it."""
+    masks = torch.stack([ids == number for number in colours], dim=1)
+    return torch.stack(
+        [
+            draw_segmentation_masks(image, mask, alpha=alpha, colors=list(colours.values()))
+            for image, mask in zip(images, masks, strict=True)
+        ]
+    )
 
 
 def iou_table(scores: SegmentationScores, classes: Sequence[str]) -> Table:

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +35,9 @@ class RunFolder:
         path: The folder.
         resume: Whether an earlier part of the run may be there.
 
+    Attributes:
+        overrides: That made the config of this very run; None where nobody gave any, as to a baseline.
+
     Raises:
         ValueError: It holds a run, and ``resume`` is off.
     """
@@ -42,6 +45,7 @@ class RunFolder:
     def __init__(self, path: Path, resume: bool) -> None:
         self.path = path
         self.resume = resume
+        self.overrides: Sequence[str] | None = None
         if path.is_file():
             raise ValueError(f"run_dir={path} is a file: give a folder")
         holds_run = (path / "config.yaml").is_file()
@@ -86,12 +90,20 @@ class RunFolder:
         path = self.path / "results.json"
         return dict(json.loads(path.read_text(encoding="utf-8"))) if self.resume and path.is_file() else {}
 
+    def _first_overrides(self) -> list[str] | None:
+        """Return the overrides that the run was started with: those of a resume need not name them all."""
+        path = self.path / "environment.json"
+        if self.resume and path.is_file():
+            first: list[str] | None = json.loads(path.read_text(encoding="utf-8")).get("overrides")
+            return first
+        return None if self.overrides is None else list(self.overrides)
+
     @rank_zero_only
     def start(self, config: Mapping[str, Any]) -> None:
         """Write config.yaml and environment.json."""
         self.path.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(OmegaConf.create(dict(config)), self.path / "config.yaml")
-        self.write_json("environment.json", environment())
+        self.write_json("environment.json", {**environment(), "overrides": self._first_overrides()})
 
     @rank_zero_only
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:

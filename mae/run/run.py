@@ -19,6 +19,7 @@ from mae.report.page import Figure, write_run_report
 from mae.report.tables import Table
 from mae.run.builders import build_loggers
 from mae.run.folder import shared_with_children
+from mae.run.report_content import report_content
 from mae.run.setting import Setting, placement
 from mae.training.callbacks.divergence import Divergence, has_finite_weights
 from mae.training.callbacks.progress import TrainingProgress
@@ -40,13 +41,12 @@ def write_run(
     setting.folder.write_json("results.json", results)
     report = write_run_report(
         setting.folder.path,
-        setting.config.plain(),
         results,
         verdicts,
         [str(choice) for choice in setting.choices.made],
         tables=tables,
         figures=figures,
-        caption=caption,
+        **report_content(setting.folder.path, setting.config, caption),
     )
     setting.say(*verdicts, f"report   {report}")
 

@@ -72,6 +72,9 @@ def open_setting(config: C, stage: str, overrides: Sequence[str]) -> Setting[C]:
         ValueError: A value is wrong, the folder holds a run, or a resume would change what the run computes.
     """
     folder = choose_run_folder(config.run_dir, stage, config.resume)
+    # A folder that no override names was given by a program, as to a baseline: what made its config is not known here.
+    named = config.run_dir is None or any(text.startswith("run_dir=") for text in overrides)
+    folder.overrides = overrides if named else None
     config.run_dir = str(folder.path)
     if config.resume and folder.stored_config is not None:
         config = resumed_config(config, folder.stored_config, overrides)

@@ -59,11 +59,18 @@ class SegmentationModule(DownstreamModule):
         self.log("val_loss", self.val_loss)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the mean IoU and the pixel accuracy, over the pixels of all images and processes."""
-        scores = measure_segmentation(self.val_confusion.compute())
+        """Log the mean IoU and the pixel accuracy, over the pixels of all images and processes.
+
+        Raises:
+            MaskError: No pixel of the whole split has a label.
+        """
+        confusion = self.val_confusion.compute()
+        self.val_confusion.reset()
+        if self.trainer.sanity_checking and not confusion.any():
+            return  # it sees a batch or two, which may well hold no label
+        scores = measure_segmentation(confusion)
         # The same on every process; their mean is what Lightning asks for.
         self.log_dict({"val_miou": scores.mean_iou, "val_pixel_accuracy": scores.pixel_accuracy}, sync_dist=True)
-        self.val_confusion.reset()
 
     def on_test_start(self) -> None:
         """Forget what was counted before."""

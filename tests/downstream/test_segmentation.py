@@ -236,3 +236,11 @@ def test_masks_of_a_split_without_any_label_are_refused(tmp_path: Path) -> None:
         Image.fromarray(np.full((24, 24), 255, np.uint8)).save(path)
     with pytest.raises(ValueError, match="no pixel of the val masks looked at has a label"):
         segment(tmp_path / "run", root, "checkpoint=null")
+
+
+@pytest.mark.slow
+def test_a_first_validation_batch_without_a_label_stops_no_run(tmp_path: Path) -> None:
+    root = write_pairs(write_pairs(tmp_path / "data", 4, "train"), 2, "val", 10)
+    Image.fromarray(np.full((24, 24), 255, np.uint8)).save(root / "valannot" / "010.png")
+    results = segment(tmp_path / "run", root, "checkpoint=null", "batch_size=1", "epochs=1").run()
+    assert 0 <= results["val_miou"] <= 1

@@ -10,6 +10,10 @@ import torch
 from mae.data.few_labels import few_labels
 from mae.evaluation.frozen.knn import Labelled
 from mae.evaluation.frozen.logistic import fit_logistic
+from mae.masking.seeds import derive_seed
+
+DRAWS = 11
+"""The first number of what seeds a draw of labels; masks, layers and heads have others."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def few_shot_curve(
         score: Images that are scored.
         classes: Names of the K classes.
         draws: Draws for each budget.
-        seed: Of the first draw; the others count on from it.
+        seed: Another seed gives draws that are all independent of this one's, so that those of several runs can be pooled.
         budgets: The points of the curve.
         say: Hears of each budget as it starts.
 
@@ -83,7 +87,7 @@ def few_shot_curve(
     accuracies: dict[str, list[float]] = {}
     skipped = []
     for budget in budgets:
-        seeds = [seed] if budget.is_everything else range(seed, seed + draws)
+        seeds = [derive_seed(DRAWS, seed, draw) for draw in range(1 if budget.is_everything else draws)]
         try:
             chosen = [few_labels(labels.numpy(), classes, s, budget.per_class, budget.fraction) for s in seeds]
         except ValueError as error:
