@@ -125,6 +125,19 @@ def test_parts_are_put_together_by_hand_too(tiny_autoencoder, random_plan) -> No
     assert not torch.equal(model(images, plan).loss, given(images, plan).loss)
 
 
+def test_a_target_is_float32_under_autocast_whatever_it_is_made_of(random_plan) -> None:
+    class Projected(Pixels):
+        def target(self, hidden, scale):
+            return hidden @ torch.eye(48)
+
+    model = build(VIT, LIGHT, PIXELS)
+    model.objective = Projected()
+    images, plan = torch.randn(2, 3, 16, 16), random_plan(2, (4, 4))
+    with torch.autocast("cpu", torch.bfloat16):
+        target = model(images, plan).target
+    assert target.dtype == torch.float32
+
+
 @pytest.mark.parametrize(
     ("encoder", "decoder", "objective", "says"),
     [

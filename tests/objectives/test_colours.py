@@ -48,6 +48,9 @@ def test_the_loss_is_the_mean_cross_entropy_in_float32() -> None:
         loss = colour_loss(logits, labels)
 
     assert loss.dtype == torch.float32
+    rounded = logits.bfloat16()
+    exact = -rounded.double().log_softmax(-1).gather(-1, labels.unsqueeze(-1)).mean()
+    torch.testing.assert_close(colour_loss(rounded, labels).double(), exact, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(loss.double(), -picked.mean(), atol=1e-5, rtol=1e-5)
     assert colour_loss(torch.zeros(1, 1, 1, COLOURS), labels[:1, :1, :1]).item() == pytest.approx(math.log(512))
 
