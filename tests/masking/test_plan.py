@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mae.masking.plan import MaskPlan, gather_patches, visible_count
 
@@ -17,16 +20,30 @@ def test_lowest_noise_stays_visible_in_order_of_noise():
     assert plan.grid == (2, 2)
 
 
-@pytest.mark.parametrize("grid", [(4, 4), (2, 9)])
-def test_keep_and_masked_partition_the_patches_and_mask_is_true_where_masked(grid):
+@given(st.tuples(st.integers(1, 7), st.integers(2, 7)), st.floats(0, 1), st.integers(0, 2**31))
+def test_keep_and_masked_partition_the_patches_and_the_lowest_noise_is_kept(grid, ratio, seed):
     length = grid[0] * grid[1]
-    plan = MaskPlan.from_noise(torch.rand(50, length), grid, 0.6)
+    noise = torch.rand(3, length, generator=torch.Generator().manual_seed(seed))
+    visible = math.floor(length * (1 - ratio) + 1e-6)
+    if not 1 <= visible < length:
+        with pytest.raises(ValueError, match=r"masking\.ratio=.* choose between"):
+            MaskPlan.from_noise(noise, grid, ratio)
+        return
 
-    together = torch.cat([plan.keep, plan.masked], dim=1).sort(dim=1).values
-    assert torch.equal(together, torch.arange(length).expand(50, -1))
+    plan = MaskPlan.from_noise(noise, grid, ratio)
+
+    assert plan.keep.shape == (3, visible) and plan.grid == grid
+    together = torch.cat([plan.keep, plan.masked], dim=1)
+    assert torch.equal(together.sort(dim=1).values, torch.arange(length).expand(3, -1))
+    assert (noise.gather(1, together).diff(dim=1) >= 0).all()
     assert plan.mask.gather(1, plan.masked).all()
     assert not plan.mask.gather(1, plan.keep).any()
     assert (plan.keep.dtype, plan.masked.dtype, plan.mask.dtype) == (torch.int64, torch.int64, torch.bool)
+    fill = torch.randn(2)
+    patches = torch.randn(3, length, 2)
+    hidden = plan.hide(patches, fill)
+    assert torch.equal(hidden[plan.mask], fill.expand(int(plan.mask.sum()), -1))
+    assert torch.equal(hidden[~plan.mask], patches[~plan.mask])
 
 
 @pytest.mark.parametrize(

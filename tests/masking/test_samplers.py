@@ -5,8 +5,9 @@ import itertools
 import pytest
 import torch
 
-from mae.masking.samplers import MASKINGS, RandomMasking
+from mae.masking.samplers import MASKINGS, RandomCorruption, RandomMasking
 from mae.masking.seeds import seeded_generator
+from tests.outside import ColumnMasking
 
 
 def hidden_patches(*key: int, batch: int = 4) -> list[list[int]]:
@@ -70,3 +71,14 @@ def test_samplers_are_made_by_name_and_an_unknown_name_lists_the_known():
         ValueError, match=r"masking\.name='rondom' is unknown: did you mean random\? It is one of random"
     ):
         MASKINGS.create(name="rondom")
+
+
+def test_samplers_say_what_a_step_costs_and_what_a_person_reads():
+    random, corruption, columns = RandomMasking(0.75), RandomCorruption(0.5), ColumnMasking(1)
+    assert [sampler.seen((4, 4)) for sampler in (random, corruption, columns)] == [4, 16, 4]
+    assert random.describe((4, 4)) == columns.describe((4, 4)) == "75%: the encoder sees 4 of 16 patches"
+    says = (
+        "50% of 16 patch embeddings corrupted: 80% masked, 10% another patch's, 10% kept; the encoder sees every patch"
+    )
+    assert corruption.describe((4, 4)) == says
+    assert (random.hides, corruption.hides) == ("patches", "embeddings")

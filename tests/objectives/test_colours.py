@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mae.models.layers.patches import patchify
 from mae.objectives.colours import COLOURS, colour_labels, colour_loss, colour_patches
@@ -21,26 +23,21 @@ def test_colours_in_three_bits_a_channel(colour: tuple[float, float, float], lab
     assert colour_labels(plain(*colour)).tolist() == [[[label]]]
 
 
-@pytest.mark.parametrize("cells", [1, 2, 4])
-def test_labels_are_those_of_loops_over_pixels(cells: int) -> None:
-    images = torch.rand(2, 3, 16, 16)
-    labels = colour_labels(patchify(images, 8), cells)
+@given(st.integers(1, 4), st.integers(1, 3), st.integers(0, 2**31))
+def test_labels_are_those_of_loops_over_pixels_and_are_shown_by_patches_of_the_same(cells, side, seed) -> None:
+    P = cells * side
+    images = torch.rand(2, 3, 2 * P, P, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
-    side = 8 // cells
+    labels = colour_labels(patchify(images, P), cells)
+
     for b in range(2):
         for row in range(2):
-            for column in range(2):
-                for cell in range(cells * cells):
-                    top, left = row * 8 + cell // cells * side, column * 8 + cell % cells * side
-                    means = [images[b, c, top : top + side, left : left + side].mean().item() for c in range(3)]
-                    r, g, blue = (min(7, math.floor(8 * mean)) for mean in means)
-                    assert labels[b, row * 2 + column, cell] == 64 * r + 8 * g + blue
-
-
-@pytest.mark.parametrize("cells", [1, 4])
-def test_what_is_shown_of_a_label_has_this_label(cells: int) -> None:
-    labels = torch.randint(COLOURS, (2, 5, cells * cells))
-    assert torch.equal(colour_labels(colour_patches(labels, 8), cells), labels)
+            for cell in range(cells * cells):
+                top, left = row * P + cell // cells * side, cell % cells * side
+                means = [images[b, c, top : top + side, left : left + side].mean().item() for c in range(3)]
+                r, g, blue = (min(7, math.floor(8 * mean)) for mean in means)
+                assert labels[b, row, cell] == 64 * r + 8 * g + blue
+    assert torch.equal(colour_labels(colour_patches(labels, P), cells), labels)
 
 
 def test_the_loss_is_the_mean_cross_entropy_in_float32() -> None:
@@ -51,6 +48,9 @@ def test_the_loss_is_the_mean_cross_entropy_in_float32() -> None:
         loss = colour_loss(logits, labels)
 
     assert loss.dtype == torch.float32
+    rounded = logits.bfloat16()
+    exact = -rounded.double().log_softmax(-1).gather(-1, labels.unsqueeze(-1)).mean()
+    torch.testing.assert_close(colour_loss(rounded, labels).double(), exact, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(loss.double(), -picked.mean(), atol=1e-5, rtol=1e-5)
     assert colour_loss(torch.zeros(1, 1, 1, COLOURS), labels[:1, :1, :1]).item() == pytest.approx(math.log(512))
 

@@ -68,6 +68,7 @@ def test_the_scale_of_pixels_is_that_of_channels_and_has_an_inverse(channels: in
     expected = patchify(images * (std + 0.1).view(-1, 1, 1) + mean.view(-1, 1, 1), side)
     assert torch.equal(pixels, expected)
     torch.testing.assert_close(scale.standardize(pixels), patchify(images, side))
+    assert scale.unit(patchify(images, side).float()).dtype == torch.float32
 
 
 def test_a_trivial_loss_is_that_of_the_objective() -> None:

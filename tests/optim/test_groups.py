@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
 
 from mae.models.backbones.encoder import Encoder
 from mae.models.classifier import Classifier
@@ -138,18 +142,30 @@ def test_only_matrices_decay_and_no_bias_norm_scale_token_or_position_does(tiny_
     assert ("encoder.vit.pos_embed" in tokens) == (changes.get("positions") == "learned")
 
 
-@pytest.mark.parametrize("layer_decay", [1.0, 0.75])
-def test_every_learning_parameter_is_in_one_group_and_no_frozen_one_in_any(tiny_autoencoder, layer_decay):
-    model = tiny_autoencoder()
-    model.encoder.vit.blocks[0].requires_grad_(False)
+@given(st.integers(0, 4), st.floats(0.1, 1), st.lists(st.integers(0, 6), min_size=1, max_size=12), st.booleans())
+def test_every_learning_parameter_is_in_one_group_at_the_rate_of_its_layer(depth, layer_decay, layers, frozen):
+    model = nn.Module()
+    model.encoder, model.head = nn.ParameterDict(), nn.Linear(2, 2)
+    for number in range(len(layers)):
+        model.encoder[f"p{number}"] = nn.Parameter(
+            torch.zeros(*[2] * (1 + number % 2)), requires_grad=not (frozen and number == 0)
+        )
+    own = {f"p{number}": min(layer, depth + 1) for number, layer in enumerate(layers)}
 
-    groups = parameter_groups(
-        model, lr=1.0, weight_decay=0.05, layer_decay=layer_decay, depth=2, layer_of=model.encoder.layer_of
-    )
+    groups = parameter_groups(model, 2.0, 0.05, layer_decay=layer_decay, depth=depth, layer_of=own.__getitem__)
 
-    grouped = [id(parameter) for group in groups for parameter in group["params"]]
-    assert len(grouped) == len(set(grouped))
-    assert set(grouped) == {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    rates = {}
+    for group in groups:
+        for parameter in group["params"]:
+            assert id(parameter) not in rates
+            rates[id(parameter)] = group["lr"]
+            assert group["weight_decay"] == (0.05 if parameter.ndim > 1 else 0.0)
+            assert group["decaying"] == (parameter.ndim > 1)
+    for name, parameter in model.named_parameters():
+        layer = own.get(name.removeprefix("encoder."), depth + 1)
+        expected = 2.0 * layer_decay ** (depth + 1 - layer) if parameter.requires_grad else None
+        assert rates.get(id(parameter)) == (None if expected is None else pytest.approx(expected)), name
+    assert [group["lr"] for group in groups] == sorted(group["lr"] for group in groups)
 
 
 def test_blocks_of_the_decoder_are_no_layers_of_the_encoder(tiny_autoencoder):

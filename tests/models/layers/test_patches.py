@@ -2,34 +2,27 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mae.models.layers.patches import as_pair, patch_grid, patchify, unpatchify
 
-
-def test_a_patch_is_laid_out_by_row_column_and_channel():
-    images = torch.randn(2, 3, 4, 6)
-
-    patches = patchify(images, 2)
-
-    assert patches.shape == (2, 6, 12)
-    for image in range(2):
-        for patch in range(6):
-            top, left = patch // 3 * 2, patch % 3 * 2
-            expected = [
-                images[image, c, top + row, left + col] for row in range(2) for col in range(2) for c in range(3)
-            ]
-            assert patches[image, patch].tolist() == [value.item() for value in expected]
+SIDES = st.integers(1, 4)
 
 
-@pytest.mark.parametrize(("channels", "size"), [(1, (8, 8)), (3, (8, 12)), (4, (12, 4))])
-def test_unpatchify_undoes_patchify(channels, size):
-    images = torch.randn(2, channels, *size)
-    grid = (size[0] // 4, size[1] // 4)
+@given(SIDES, SIDES, SIDES, SIDES)
+def test_a_patch_is_laid_out_by_row_column_and_channel_and_goes_back(P, Gh, Gw, C):
+    images = torch.randn(2, C, Gh * P, Gw * P)
 
-    assert torch.equal(unpatchify(patchify(images, 4), grid, 4), images)
+    patches = patchify(images, P)
 
-    patches = torch.randn(2, grid[0] * grid[1], 16 * channels)
-    assert torch.equal(patchify(unpatchify(patches, grid, 4), 4), patches)
+    assert patches.shape == (2, Gh * Gw, P * P * C)
+    for patch in range(Gh * Gw):
+        top, left = patch // Gw * P, patch % Gw * P
+        pixels = images[:, :, top : top + P, left : left + P]
+        expected = [pixels[:, c, row, column] for row in range(P) for column in range(P) for c in range(C)]
+        assert torch.equal(patches[:, patch], torch.stack(expected, dim=1))
+    assert torch.equal(unpatchify(patches, (Gh, Gw), P), images)
 
 
 @pytest.mark.parametrize(("size", "near"), [((18, 16), "16x16"), ((16, 23), "16x24"), ((3, 16), "4x16")])

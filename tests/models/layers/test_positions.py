@@ -4,6 +4,9 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mae.models.layers.positions import resample_positions, sincos_positions
 
@@ -43,11 +46,6 @@ def ramps(grid: tuple[int, int]) -> torch.Tensor:
     return torch.stack([rows.flatten(), columns.flatten()], dim=1).unsqueeze(0)
 
 
-def test_resampling_to_the_same_grid_changes_nothing():
-    table = torch.randn(1, 1 + 15, 8)
-    assert torch.equal(resample_positions(table, (3, 5), (3, 5), 1), table)
-
-
 def test_a_ramp_over_the_rows_stays_one_and_so_does_one_over_the_columns():
     rows, columns = resample_positions(ramps((6, 5)), (6, 5), (12, 15), 0).reshape(12, 15, 2).unbind(-1)
 
@@ -71,13 +69,21 @@ def test_two_by_eight_becomes_four_by_four_although_both_have_sixteen_rows():
     assert torch.allclose(columns[0] + columns[0].flip(0), torch.full((4,), 7.0), atol=1e-4)
 
 
-def test_class_and_register_rows_survive_resampling_bit_for_bit():
-    table = torch.randn(1, 3 + 6, 8)
+GRIDS = st.tuples(st.integers(1, 6), st.integers(1, 6))
 
-    resampled = resample_positions(table, (2, 3), (4, 4), 3)
 
-    assert resampled.shape == (1, 3 + 16, 8)
-    assert torch.equal(resampled[:, :3], table[:, :3])
+@given(GRIDS, GRIDS, st.integers(0, 3), st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
+def test_resampling_is_bicubic_antialiased_in_float32_and_leaves_class_and_register_rows(old, new, prefix, dtype):
+    table = torch.randn(1, prefix + old[0] * old[1], 8).to(dtype)
+
+    resampled = resample_positions(table, old, new, prefix)
+
+    patches = table[:, prefix:]
+    if old != new:
+        maps = patches.float().reshape(1, *old, 8).permute(0, 3, 1, 2)
+        maps = F.interpolate(maps, size=new, mode="bicubic", antialias=True, align_corners=False)
+        patches = maps.permute(0, 2, 3, 1).reshape(1, new[0] * new[1], 8).to(dtype)
+    assert torch.equal(resampled, torch.cat([table[:, :prefix], patches], dim=1))
 
 
 def test_a_table_of_another_grid_is_refused():
