@@ -118,14 +118,15 @@ def test_the_size_of_a_png_costs_no_decoding(tmp_path: Path, monkeypatch: pytest
     assert EncodedPicture((tmp_path / "a.png").read_bytes(), "a.png").size == (14, 22)
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("reduce", [1, 2, 4, 8])
-def test_a_jpeg_at_reduced_scale_is_the_whole_one_made_smaller(tmp_path: Path, orientation: int, reduce: int) -> None:
-    exif = Image.Exif()
+@given(st.integers(1, 8), st.sampled_from([1, 2, 4, 8]), st.tuples(st.integers(5, 16), st.integers(5, 16)))
+def test_a_jpeg_at_reduced_scale_is_the_whole_one_made_smaller(
+    orientation: int, reduce: int, blocks: tuple[int, int]
+) -> None:
+    exif, file = Image.Exif(), io.BytesIO()
     exif[0x0112] = orientation
-    Image.fromarray(smooth(128, 88)).save(tmp_path / "a.jpg", exif=exif, quality=95)
-    picture = EncodedPicture((tmp_path / "a.jpg").read_bytes(), "a.jpg")
-    with Image.open(tmp_path / "a.jpg") as opened:
+    Image.fromarray(smooth(8 * blocks[0], 8 * blocks[1])).save(file, "JPEG", exif=exif, quality=95)
+    picture = EncodedPicture(file.getvalue(), "a.jpg")
+    with Image.open(file) as opened:
         upright = ImageOps.exif_transpose(opened)
     assert picture.size == (upright.height, upright.width)
     image = picture.decode(reduce)

@@ -9,9 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mae.data.inspection import inspect_images
+from mae.data.reading.decode import UnreadableImageError
 from mae.data.sources.arrays import arrays
+from mae.data.sources.tiff import tiff_axes
 from tests.data.sources.array_drawing import drawn, only, rng, saved
 
 tifffile = pytest.importorskip("tifffile")
@@ -47,6 +51,22 @@ def test_pages_of_a_tiff_are_images_but_for_those_named_channels(
 
 def _rank(name: str) -> tuple[int, str]:
     return "ncyx".index(name[0]), name
+
+
+@given(
+    st.permutations("YX"), st.text("CSTZIQRP", max_size=4), st.sampled_from([None, "images", "channels"]), st.booleans()
+)
+def test_axes_of_a_tiff_keep_their_meaning(sides: list[str], others: str, pages: str | None, single: bool) -> None:
+    names = others[:1] + sides[0] + others[1:] + sides[1]
+    for name, letter in zip(names, tiff_axes(names, pages, Path("a.tif"), single=single), strict=True):
+        if name in "YX":
+            assert letter == {"Y": "H", "X": "W"}[name]
+        elif name in "CS" or pages == "channels" or (single and pages is None and name in "IQ"):
+            assert letter == "C"
+        else:
+            assert letter == "N"
+    with pytest.raises(UnreadableImageError, match="which are not those of images: Y and X must be among them"):
+        tiff_axes(others, pages, Path("a.tif"), single=single)
 
 
 def test_pages_can_be_said_to_be_channels_or_images(tmp_path: Path) -> None:
