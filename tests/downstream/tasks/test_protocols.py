@@ -15,7 +15,7 @@ from torch import Tensor
 
 import mae
 from mae.data.loading.batches import Batch
-from tests.downstream.test_finetune import QUICK, state
+from tests.downstream.test_downstream_run import QUICK, state
 from tests.runs import ENCODER, job, names, shared_pretraining
 
 
