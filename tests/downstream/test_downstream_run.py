@@ -292,7 +292,9 @@ def test_a_loss_that_is_no_number_ends_the_run_by_a_line_with_the_remedy(run: Pa
                     pl_module.model.head.linear.weight.fill_(math.nan)
 
     prepared.trainer.callbacks.insert(0, Burst())
-    with pytest.raises(DivergedError, match="training diverged and was stopped. Lower optim.base_lr, or set") as ended:
+    with pytest.raises(
+        DivergedError, match=r"training diverged and was stopped\. Lower optim\.base_lr, or set"
+    ) as ended:
         prepared.run()
     assert "\n" not in str(ended.value)
     assert max(steps) < 23 + 50

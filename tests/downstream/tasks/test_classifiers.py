@@ -136,7 +136,11 @@ def test_what_no_protocol_can_do_is_refused():
         ("finetune", {"name": "lora"}, r"protocol\.name=lora is unknown: choose one of linear_probe, mlp_probe"),
         ("partial_finetune", {"blocks": 0}, r"protocol\.blocks=0\.?0? tunes nothing: protocol=linear_probe does that"),
         ("partial_finetune", {"blocks": 2.5}, r"protocol\.blocks=2\.5 cannot be tuned: the encoder has 2 blocks"),
-        ("mlp_probe", {"activation": "swish"}, r"protocol\.activation=swish is unknown: choose one of relu, gelu, tanh"),
+        (
+            "mlp_probe",
+            {"activation": "swish"},
+            r"protocol\.activation=swish is unknown: choose one of relu, gelu, tanh",
+        ),
         ("attentive_probe", {"heads": 3}, r"protocol\.heads=3 does not divide the encoder's width of 32"),
         ("linear_probe", {"pool": "max"}, r"protocol\.pool=max is unknown: choose one of mean, token"),
     ):

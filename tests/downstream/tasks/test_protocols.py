@@ -13,7 +13,7 @@ from torch import Tensor
 
 import mae
 from mae.data.loading.batches import Batch
-from tests.downstream.test_downstream_run import QUICK, state
+from tests.downstream.test_downstream_run import state
 from tests.runs import ENCODER, job, shared_pretraining
 
 
