@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,7 +49,7 @@ class ClassificationModule(DownstreamModule):
         self.classes = classes
         self.augmentation = augmentation or BatchAugmentation(len(classes))
         self.val_top1 = MulticlassAccuracy(len(classes), average="micro")
-        self.val_loss = MeanMetric()
+        self.val_loss = MeanMetric(nan_strategy=math.nan)  # by default what is not a number is left out of the mean
         self.predictions = Predictions()
         self.save_hyperparameters(
             {"model": describe(model.encoder), "classes": list(classes), "protocol": dict(protocol)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,7 +44,7 @@ class SegmentationModule(DownstreamModule):
     ) -> None:
         super().__init__(model, optimization, seed)
         self.classes = classes
-        self.val_loss = MeanMetric()
+        self.val_loss = MeanMetric(nan_strategy=math.nan)  # by default what is not a number is left out of the mean
         self.val_confusion, self.confusion = count_confusions(len(classes)), count_confusions(len(classes))
         self.save_hyperparameters({"model": describe(model.encoder), "classes": list(classes), "task": dict(task)})
 
