@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from mae.config.checks import check_values, leaves
 from torch import nn
 
-from mae.config.checks import check_values, leaves
 from mae.config.choices import (
     Choices,
     Machine,

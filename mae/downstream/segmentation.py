@@ -24,9 +24,9 @@ from mae.data.segmentation.mask_inspection import MaskInspection, open_masks
 from mae.data.source import Splits
 from mae.data.statistics import unit_pixels
 from mae.downstream.baselines import baseline_config, earlier_results
-from mae.downstream.labelled_data import HEAD, build_encoder, follow_checkpoint, open_checkpoint
+from mae.downstream.labelled_data import build_encoder, follow_checkpoint, open_checkpoint
 from mae.evaluation.segmentation_scores import SegmentationScores, commonest, measure_segmentation
-from mae.masking.samplers import derive_seed
+from mae.masking.seeds import HEAD, derive_seed
 from mae.models.backbones.backbone import Backbone
 from mae.models.cost import parameters
 from mae.models.protocols import create_segmenter

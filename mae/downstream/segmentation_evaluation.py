@@ -9,7 +9,8 @@ from typing import Any
 
 import lightning as L
 
-from mae.checkpoints.load import encoder_from, read_checkpoint
+from mae.checkpoints.load import encoder_from
+from mae.checkpoints.read import read_checkpoint
 from mae.config.choosing.images import choose_loading
 from mae.config.schema.roots import FinetuneConfig
 from mae.data.datamodule import ImageData

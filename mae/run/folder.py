@@ -21,7 +21,7 @@ import torchvision
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
-from mae.checkpoints.load import read_pickle
+from mae.checkpoints.read import read_header
 
 
 def is_first_process() -> bool:
@@ -74,7 +74,7 @@ class RunFolder:
     def resume_step(self) -> int | None:
         """Return the optimizer step that the run goes on from, if it does."""
         path = self.last_checkpoint
-        return None if path is None else int(read_pickle(path)["global_step"])
+        return None if path is None else int(read_header(path)["global_step"])
 
     def earlier_results(self) -> dict[str, Any]:
         """Return the results of an earlier part of the run."""

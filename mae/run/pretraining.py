@@ -21,11 +21,11 @@ from mae.data.open_splits import open_splits
 from mae.evaluation.frozen.features import raw_pixels
 from mae.evaluation.frozen.knn_probe import KnnProbe
 from mae.evaluation.verdict import pretraining_verdicts
-from mae.masking.samplers import SAMPLERS, create_sampler
-from mae.models.autoencoder import create_autoencoder
-from mae.models.backbones.encoder import Encoder
+from mae.masking.samplers import MASKINGS
+from mae.models.backbones.backbone import PatchBackbone
+from mae.models.cost import parameters
 from mae.models.masked_model import MaskedModel
-from mae.models.patch_prediction import MaskedPatchPredictor
+from mae.models.masked_models import Part, create_masked_model
 from mae.report.pictures import save_reconstructions
 from mae.run.builders import build_data, build_optimization
 from mae.run.run import Run
@@ -36,9 +36,6 @@ from mae.training.callbacks.online_probe import OnlineProbe, probe_schedule
 from mae.training.pretraining import PretrainingModule
 from mae.training.summary import model_rows, optimization_rows
 
-OBJECTIVES = {"pixels": "random", "masked_patch_prediction": "corruption"}
-"""Pretraining objectives, each with the masking it takes."""
-
 
 def build_model(config: PretrainConfig) -> MaskedModel:
     """Build the model of a config whose every value is chosen; the seed decides its weights.
@@ -47,40 +44,22 @@ def build_model(config: PretrainConfig) -> MaskedModel:
         ValueError: The objective is unknown, or does not fit the model or the images.
     """
     L.seed_everything(config.seed, verbose=False)
-    decoder, objective, masking = config.decoder, config.objective, config.masking
-    images: dict[str, Any] = {"image_size": image_size(config), "in_channels": config.data.channels}
-    name = config.model.name
+    decoder, objective = config.decoder, config.objective
     if "stem" in config.model.options:  # a preset of a network that is no ViT
         raise ValueError(
-            f"model.name={name!r} is not a VisionTransformer, whose patches can be hidden: choose one such as "
+            f"model.name={config.model.name!r} is not a VisionTransformer, whose patches can be hidden: choose one such as "
             f"vit_small_patch16_224; train_finetune.py checkpoint=null trains others, with labels"
         )
-    if objective.name not in OBJECTIVES:
-        raise ValueError(f"objective.name={objective.name!r} is unknown: choose one of {', '.join(OBJECTIVES)}")
-    if masking.name in SAMPLERS and masking.name != OBJECTIVES[objective.name]:
-        raise ValueError(
-            f"masking={masking.name} does not fit objective={objective.name}: it takes "
-            f"masking={OBJECTIVES[objective.name]}, so leave masking out"
-        )
-    if objective.name == "masked_patch_prediction":
-        if config.data.bits > 8 and objective.get("target") != "pixels":
-            raise ValueError(
-                f"objective.target={objective.get('target')} counts colours of 8 bits, and data.bits={config.data.bits}: "
-                f"data.bits=8 reads the images so, objective.target=pixels takes them as they are"
-            )
-        return MaskedPatchPredictor(Encoder(**images, **config.model.arguments), objective.get("target"))
-    return create_autoencoder(
-        **images,
-        decoder=decoder.name or "self_attention",
-        decoder_width=decoder.get("width"),
-        decoder_depth=decoder.get("depth"),
-        decoder_heads=decoder.get("heads"),
-        normalize_pixels=objective.get("normalize"),
-        **config.model.arguments,
+    images = {"image_size": image_size(config), "in_channels": config.data.channels}
+    return create_masked_model(
+        {**images, "_target_": config.model.class_path, **config.model.arguments},
+        Part(decoder.name, decoder.class_path, decoder.options),
+        Part(objective.name, objective.class_path, objective.options),
+        bits=config.data.bits,
     )
 
 
-def build_untrained(config: PretrainConfig) -> Encoder:
+def build_untrained(config: PretrainConfig) -> PatchBackbone:
     """Return the encoder as it was before training; nobody else's random numbers change."""
     with isolate_rng():
         return build_model(config).encoder
@@ -124,9 +103,12 @@ def prepare(config: PretrainConfig, overrides: Sequence[str] = ()) -> Pretrainin
 
     model = build_model(config)
     if config.trainer.grad_checkpointing:
-        model.encoder.set_grad_checkpointing()
-    sampler = create_sampler(**config.masking.arguments)
-    visible = sampler.check(model.grid)
+        model.set_grad_checkpointing()
+    sampler = MASKINGS.create(
+        name=config.masking.name, target=config.masking.class_path, options=config.masking.options
+    )
+    model.objective.check_masking(config.masking.class_path or str(config.masking.name), sampler.hides)
+    sampler.check(model.grid)
     data = build_data(setting, splits, model.encoder)
     optimization = build_optimization(setting, model.encoder, data.steps_per_epoch)
     module = PretrainingModule(model, sampler, optimization, validation_images=len(splits.val), seed=config.seed)
@@ -138,9 +120,7 @@ def prepare(config: PretrainConfig, overrides: Sequence[str] = ()) -> Pretrainin
         setting.folder.path / "pictures", data, options.pictures, options.picture_times, save_reconstructions
     )
     labelled = bool(splits.train.classes)
-    patches = model.grid[0] * model.grid[1]
-    seen = patches if config.masking.name == "corruption" else visible
-    probe = build_probe(setting, data, model, seen) if options.probe and labelled else None
+    probe = build_probe(setting, data, model, sampler.seen(model.grid)) if options.probe and labelled else None
     measurements = Measurements(
         KnnProbe(data, options.knn_bank, options.knn_queries),
         options.knn_times,
@@ -192,13 +172,15 @@ class Pretraining(Run):
             "epochs": config.epochs,
             "steps": self.trainer.global_step,
             "images_seen": self.trainer.global_step * config.batch_size,
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "objective": config.objective.name,
-            "normalize_pixels": model.normalize_pixels,
+            "parameters": parameters(model),
+            "objective": model.objective.title,
+            "normalize_pixels": model.objective.normalize,
             **self._measured(),
             "alarms": self.alarms.sentences,
         }
-        return self.finish(model.encoder, results, pretraining_verdicts(results))
+        return self.finish(
+            model.encoder, results, pretraining_verdicts(results, model.objective), caption=model.objective.caption
+        )
 
     def _measured(self) -> dict[str, float]:
         """Return the figures of the trained encoder, of the same one before training, and of raw pixels."""

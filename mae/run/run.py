@@ -32,6 +32,7 @@ def write_run(
     *,
     tables: Sequence[Table] = (),
     figures: Sequence[Figure] = (),
+    caption: str = "",
 ) -> None:
     """Write results.json and report.html, and say what they hold."""
     setting.folder.write_json("results.json", results)
@@ -43,6 +44,7 @@ def write_run(
         [str(choice) for choice in setting.choices.made],
         tables=tables,
         figures=figures,
+        caption=caption,
     )
     setting.say(*verdicts, f"report   {report}")
 
@@ -121,8 +123,9 @@ class Run:
         *,
         tables: Sequence[Table] = (),
         figures: Sequence[Figure] = (),
+        caption: str = "",
     ) -> Mapping[str, Any]:
-        """Write the encoder, results.json and report.html; return the results."""
+        """Write the encoder, results.json and report.html; return the results. ``caption`` is of its reconstructions."""
         folder, clock = self.setting.folder, self.progress.clock
         results = {**folder.earlier_results(), **results}
         if clock.images:  # a resume of a finished run trains nothing, and keeps what was measured
@@ -134,7 +137,7 @@ class Run:
         if count:
             verdicts = [*verdicts, f"{count:,} images cannot be read, listed in {unreadable.path}."]
         save(encoder, folder.path / "encoder")
-        write_run(self.setting, results, verdicts, tables=tables, figures=figures)
+        write_run(self.setting, results, verdicts, tables=tables, figures=figures, caption=caption)
         self.say(f"encoder  {folder.path / 'encoder'}")
         return results
 

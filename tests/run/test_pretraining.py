@@ -17,11 +17,11 @@ import lightning as L
 import pytest
 import torch
 import yaml
+from mae.config.checks import leaves
 from omegaconf import OmegaConf
 from torch import Tensor
 
 import mae
-from mae.config.checks import leaves
 from mae.evaluation.frozen.features import frozen
 from mae.masking.samplers import RandomMasking
 from mae.training.loggers import read_metrics

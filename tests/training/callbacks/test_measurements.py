@@ -10,8 +10,8 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-
 from mae.config.checks import check_values
+
 from mae.evaluation.frozen.features import extract_features, frozen
 from mae.evaluation.representation import feature_std, rankme
 from mae.models.backbones.encoder import Encoder
