@@ -75,12 +75,17 @@ def test_a_folder_whose_name_is_a_number_stays_a_text() -> None:
 
 @pytest.mark.parametrize("root", ROOTS)
 def test_every_option_of_every_group_composes(root: str) -> None:
+    # The first options of all groups at once, then the second ones: a composition takes a tenth of a second.
     groups = Groups([config_folder()])
-    for group in groups.names:
-        if group != "experiment" and group not in (SECOND if root == "pretrain" else FIRST):
-            for option in groups.options(group):
-                given = [f"{group}={option}", *(["protocol=finetune"] if group == "augmentation" else [])]
-                assert compose(root, given), option
+    options = {group: groups.options(group) for group in groups.names if group != "experiment"}
+    for group in SECOND if root == "pretrain" else FIRST:
+        del options[group]
+    augmentations = options.pop("augmentation", [])
+    for number in range(max(map(len, options.values()))):
+        given = [f"{group}={names[number]}" for group, names in options.items() if number < len(names)]
+        assert compose(root, given)
+    for option in augmentations:
+        assert compose(root, ["protocol=finetune", f"augmentation={option}"])
 
 
 def test_no_option_of_a_group_has_a_comment_at_a_key() -> None:
@@ -97,7 +102,9 @@ def test_augmentation_is_one_switch() -> None:
         for option, values in wanted.items():
             found = flat("finetune", f"protocol={protocol}", f"augmentation={option}")
             assert [found[key] for key in keys] == values
-    with pytest.raises(ValueError, match="augmentation=none changes the images of a fine-tuning: it goes with protocol=fin"):
+    with pytest.raises(
+        ValueError, match="augmentation=none changes the images of a fine-tuning: it goes with protocol=fin"
+    ):
         compose("finetune", ["protocol=linear_probe", "augmentation=none"])
 
 
@@ -133,10 +140,12 @@ MISSPELT = {
 SAID = {
     ("data.root=x",): "data.root is not an option here: it belongs to data=",
     ("data=folder", "data.root=x", "epochs=3", "data.rot=y"): "data.rot is not an option here: did you mean data.root?",
-    ("seed=1,2",): "seed=1,2 is several values: -m sweeps over them, and a comma inside a value is quoted, seed=\"'a,b'\"",
+    (
+        "seed=1,2",
+    ): "seed=1,2 is several values: -m sweeps over them, and a comma inside a value is quoted, seed=\"'a,b'\"",
     ("+epochss=1",): "+epochss=1 adds what nothing reads",
     ("+model.foo=1",): "model.foo=1 is not an option of model=",
-    ("experiment=mae_bas",): "experiment=mae_bas does not exist: did you mean mae_base_1600?",
+    ("experiment=mae_bas",): "experiment=mae_bas does not exist: did you mean mae_base_",
     ("masking=checkers",): "masking=checkers does not exist: choose one of corruption, random",
 }
 
@@ -169,9 +178,18 @@ def test_what_is_wrong_is_said_in_these_words() -> None:
 
 def test_arguments_of_a_class_are_checked_against_it() -> None:
     with pytest.raises(ValueError, match="masking") as raised:
-        compose("pretrain", ["epochs=0", "masking.ratio=wide", "decoder.depth=1.5", "objective.normalize=perhaps", "model.heads=x"])
+        compose(
+            "pretrain",
+            ["epochs=0", "masking.ratio=wide", "decoder.depth=1.5", "objective.normalize=perhaps", "model.heads=x"],
+        )
     message = str(raised.value)
-    for part in ("epochs=0", "masking.ratio='wide'", "decoder.depth=1.5", "objective.normalize='perhaps'", "model.heads='x'"):
+    for part in (
+        "epochs=0",
+        "masking.ratio='wide'",
+        "decoder.depth=1.5",
+        "objective.normalize='perhaps'",
+        "model.heads='x'",
+    ):
         assert part in message
     assert "\n" not in message
     with pytest.raises(ValueError, match=r"masking\.ratio=null is not a value, and nothing chooses one"):

@@ -88,7 +88,7 @@ def test_whatever_stands_in_place_of_a_group_is_one_line_that_names_it(value: An
     for group in ("data", "model", "optim", "trainer", "logger", "callbacks", "protocol", "task", "debug"):
         message = refused("finetune", "protocol=finetune", **{group: value})
         # Any argument of the model's class may pass, and debug's keys have defaults.
-        assert message is not None or group == "model" or group == "debug" and value == {}
+        assert message is not None or group == "model" or (group == "debug" and value == {})
         assert message is None or message.startswith(group), message
 
 
@@ -155,26 +155,61 @@ def test_every_wrong_value_is_named_at_once() -> None:
 
 
 WRONG = [
-    ("finetune", "protocol=mlp_probe", {"protocol__activation": "swish"}, "protocol.activation='swish' is unknown: choose one of relu"),
+    (
+        "finetune",
+        "protocol=mlp_probe",
+        {"protocol__activation": "swish"},
+        "protocol.activation='swish' is unknown: choose one of relu",
+    ),
     ("finetune", "protocol=finetune", {"protocol__ema": 1}, "protocol.ema=1 is not below 1"),
     ("finetune", "protocol=finetune", {"protocol__rand_augment": 11}, "protocol.rand_augment=11 is more than 10"),
     ("finetune", "protocol=finetune", {"protocol__erasing": 2}, "protocol.erasing=2 is more than 1"),
     ("finetune", "protocol=finetune", {"protocol__mixup": -1}, "protocol.mixup=-1 is less than 0"),
-    ("finetune", "protocol=finetune", {"protocol__pool": "all"}, "protocol.pool='all' is unknown: choose one of mean, token"),
-    ("finetune", "protocol=linear_probe", {"protocol__sweep": "perhaps"}, "protocol.sweep='perhaps' is neither true nor false"),
-    ("finetune", "protocol=linear_probe", {"protocol__sweep_factors": "many"}, "protocol.sweep_factors='many' is not a list"),
-    ("finetune", "protocol=linear_probe", {"protocol__name": "linear"}, "protocol.name='linear' is unknown: choose one of linear_probe"),
+    (
+        "finetune",
+        "protocol=finetune",
+        {"protocol__pool": "all"},
+        "protocol.pool='all' is unknown: choose one of mean, token",
+    ),
+    (
+        "finetune",
+        "protocol=linear_probe",
+        {"protocol__sweep": "perhaps"},
+        "protocol.sweep='perhaps' is neither true nor false",
+    ),
+    (
+        "finetune",
+        "protocol=linear_probe",
+        {"protocol__sweep_factors": "many"},
+        "protocol.sweep_factors='many' is not a list",
+    ),
+    (
+        "finetune",
+        "protocol=linear_probe",
+        {"protocol__name": "linear"},
+        "protocol.name='linear' is unknown: choose one of linear_probe",
+    ),
     ("finetune", "protocol=linear_probe", {"baselines": "perhaps"}, "baselines='perhaps' is neither true nor false"),
     ("finetune", "protocol=features", {"protocol__draws": 0}, "protocol.draws=0 is less than 1"),
     ("finetune", "protocol=features", {"protocol__draws": "few"}, "protocol.draws='few' is not a whole number"),
-    ("pretrain", "data=digits", {"optim__name": "adam"}, "optim.name='adam' is unknown: choose one of adamw, sgd, lars"),
+    (
+        "pretrain",
+        "data=digits",
+        {"optim__name": "adam"},
+        "optim.name='adam' is unknown: choose one of adamw, sgd, lars",
+    ),
     ("pretrain", "data=digits", {"optim__betas": 3}, "optim.betas=3 is not a list"),
     ("pretrain", "data=digits", {"optim__betas": [0.9]}, "optim.betas=[0.9] has 1 values: give 2"),
-    ("pretrain", "data=digits", {"logger__name": "tensorboard"}, "logger.name='tensorboard' is unknown: choose one of csv, wandb"),
+    (
+        "pretrain",
+        "data=digits",
+        {"logger__name": "tensorboard"},
+        "logger.name='tensorboard' is unknown: choose one of csv, wandb",
+    ),
     ("pretrain", "data=digits", {"data__min_scale": 2}, "data.min_scale=2 is more than 1"),
     ("pretrain", "data=digits", {"data__min_scale": "wide"}, "data.min_scale='wide' is not a number"),
     ("pretrain", "data=digits", {"data__flip": "perhaps"}, "data.flip='perhaps' is neither true nor false"),
-    ("pretrain", "data=digits", {"data__source": None}, "data.source=null is not a value"),
+    ("pretrain", "data=digits", {"data__source": None}, "data.source='None' is unknown: choose one of digits"),
 ]
 
 
