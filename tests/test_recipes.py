@@ -18,6 +18,7 @@ from mae.config.choosing.images import choose_loading
 from mae.config.choosing.model import choose_images_and_model
 from mae.config.choosing.pretraining import choose_pretraining
 from mae.config.composing import compose, config_folder, load_preset
+from mae.config.mistakes import Groups
 from mae.config.reading import leaves
 from mae.config.schema.roots import RunConfig
 from mae.data.inspection import Inspection
@@ -26,8 +27,9 @@ from mae.optim.schedule import scaled_lr
 from tests.data.drawing import write_image
 from tests.runs import ENCODER, job
 
-PATHS = {path.stem: path for path in sorted(config_folder().glob("experiment/*.yaml"))}
+PATHS = Groups([config_folder()]).files("experiment")
 COMMAND = re.compile(r"^python train_(pretrain|finetune)\.py (\S+(?: \S+)*)")
+IMAGENET_FILE = config_folder() / "experiment" / "_imagenet.yaml"
 SIZES = ("base", "large", "huge")
 PUBLISHED = [name for name in PATHS if name.startswith("mae_")] + ["cifar10", "cifar10_finetune"]
 
@@ -250,8 +252,8 @@ def published() -> Iterator[tuple[str, dict[str, Any], float]]:
 @pytest.mark.parametrize(("name", "values", "peak"), list(published()), ids=[name for name, _, _ in published()])
 def test_published_values_are_held(name: str, values: dict[str, Any], peak: float) -> None:
     values_of = flat(name)
-    assert {key: flat[key] for key in values} == values
-    assert scaled_lr(flat["optim.base_lr"], flat["batch_size"]) == pytest.approx(peak)
+    assert {key: values_of[key] for key in values} == values
+    assert scaled_lr(values_of["optim.base_lr"], values_of["batch_size"]) == pytest.approx(peak)
 
 
 def test_every_published_recipe_is_in_the_table() -> None:
@@ -272,8 +274,10 @@ def test_a_probe_and_a_fine_tuning_expect_the_encoder_that_pretraining_makes(siz
     pretrained = flat(f"mae_{size}_800")
     for name in (f"mae_{size}_linear", f"mae_{size}_finetune"):
         values_of = flat(name)
-        assert flat["model.name"] is None
-        assert {key: pretrained[key] for key in ARCHITECTURE[size]} == {key: flat[key] for key in ARCHITECTURE[size]}
+        assert values_of["model.name"] is None
+        assert {key: pretrained[key] for key in ARCHITECTURE[size]} == {
+            key: values_of[key] for key in ARCHITECTURE[size]
+        }
 
 
 # Chosen by the machine, or measured on the images: nothing of the recipe.
@@ -296,8 +300,16 @@ def test_no_default_is_left_to_choose_in_pretraining(name: str) -> None:
         choose_pretraining(choices, look.count, machine)
         assert {choice.key for choice in choices.made} <= OPEN
     values_of = flat(name)
-    unset = {key for key, value in flat.items() if value is None}
-    assert unset <= OPEN | {"run_dir", "data.root", "data.index", "optim.clip_norm", "data.mean", "data.std"}
+    unset = {key for key, value in values_of.items() if value is None}
+    assert unset <= OPEN | {
+        "run_dir",
+        "data.root",
+        "data.index",
+        "optim.clip_norm",
+        "data.mean",
+        "data.std",
+        "debug.steps",
+    }
 
 
 @pytest.mark.parametrize("name", recipes("finetune"))
@@ -320,12 +332,13 @@ def test_no_default_is_left_to_choose_in_the_second_stage(name: str) -> None:
 def test_augmentation_stands_in_the_recipe_itself(name: str) -> None:
     # Read from the files: a value that a group happens to hold today is not the recipe's.
     text = PATHS[name].read_text(encoding="utf-8")
-    for shared in re.findall(r"- (_mae/\w+)", text):
+    for shared in re.findall(r"- /?(?:experiment/)?(_(?!self_)\w+(?:/\w+)?)", text):
         text += (config_folder() / "experiment" / f"{shared}.yaml").read_text(encoding="utf-8")
+    text += IMAGENET_FILE.read_text(encoding="utf-8") if "_imagenet" in text else ""
     body = "\n".join(line.partition("#")[0] for line in text.splitlines())
     keys = ["min_scale", "flip"]
     if "tune" in composed(name).protocol.name:
-        keys += ["drop_path", "label_smoothing", "mixup", "cutmix", "rand_augment", "erasing"]
+        keys += ["drop_path", "label_smoothing", "override /augmentation"]
     assert [key for key in keys if not re.search(rf"\b{key}:", body)] == []
 
 
