@@ -40,10 +40,7 @@ def component_class(group: str, name: str | None, target: str | None) -> type | 
         name = {"model": "vit_tiny_patch16_224"}.get(group) if name is None else None
         if name is None:
             return None
-    try:
-        return _resolve(group, name, target)
-    except (ImportError, TypeError, AttributeError):  # TEMP
-        return None
+    return _resolve(group, name, target)
 
 
 def component_arguments(group: str, name: str | None, target: str | None) -> list[Argument]:

@@ -72,7 +72,7 @@ def _said(error: ErrorDetails, all_errors: Iterable[ErrorDetails]) -> str:
         tag = str(context.get("discriminator", "")).strip("'")
         if tag:
             key, value = f"{key}.{tag}", context["tag"]
-        return f"{key}={value} is unknown: choose one of {choices}"
+        return f"{key}={value!r} is unknown: choose one of {choices}"
     if kind in BOUNDS:
         words, bound = BOUNDS[kind]
         return f"{key}={value} is {words} {context[bound]:g}"

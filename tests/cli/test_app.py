@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from typer.testing import CliRunner
 from mae.cli import demo
 from mae.cli.app import app
 from mae.cli.demo import run_demo
-from tests.runs import DECODER, ENCODER, QUIET, shared_pretraining
+from tests.runs import DECODER, ENCODER, QUIET, REPOSITORY, shared_pretraining
 
 SMALL = [*ENCODER, *QUIET, "epochs=1"]
 
@@ -36,13 +38,49 @@ def test_finetune_is_the_script(tmp_path: Path, tmp_path_factory: pytest.TempPat
     assert (tmp_path / "run" / "results.json").is_file()
 
 
-@pytest.mark.parametrize("command", ["pretrain", "finetune"])
-def test_errors_are_one_line_and_status_two(tmp_path: Path, command: str) -> None:
-    done = CliRunner().invoke(app, [command, "optim.base_lrr=1"])
-    assert done.exit_code == 2
-    assert done.stderr == "error: optim.base_lrr is not an option here: did you mean optim.base_lr?\n"
-    assert done.stdout == ""
+def test_errors_are_one_line_and_status_two(tmp_path: Path) -> None:
+    for command in ("pretrain", "finetune"):
+        for given in (["optim.base_lrr=1"], ["optim.base_lrr=1", "--explain"], ["optim.base_lrr=1", "--help"]):
+            done = CliRunner().invoke(app, [command, *given])
+            assert done.exit_code == 2
+            assert done.stderr == "error: optim.base_lrr is not an option here: did you mean optim.base_lr?\n"
+            assert done.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_help_shows_every_key_and_explain_who_chose_it(tmp_path: Path) -> None:
+    for command, key in (("pretrain", "masking.ratio"), ("finetune", "protocol.sweep")):
+        shown = CliRunner().invoke(app, [command, "--help"])
+        assert shown.exit_code == 0, shown.output
+        assert f"python train_{command}.py" in shown.stdout
+        assert key in shown.stdout
+    explained = CliRunner().invoke(app, ["pretrain", "--explain", "seed=5", *SMALL, *DECODER])
+    assert explained.exit_code == 0, explained.output
+    assert ["seed", "5", "0", "you"] in [line.split()[:4] for line in explained.stdout.splitlines()]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_of_ones_own_are_found(tmp_path: Path) -> None:
+    (tmp_path / "mine" / "masking").mkdir(parents=True)
+    (tmp_path / "mine" / "masking" / "half.yaml").write_text("# Half of the patches.\nname: random\nratio: 0.5\n")
+    given = ["pretrain", "--config-dir", "mine", "masking=half"]
+    explained = CliRunner().invoke(app, [*given, "--explain", *SMALL, *DECODER])
+    assert ["masking.ratio", "0.5", "0.75", "config", "file", "masking=half:"] in [
+        line.split()[:6] for line in explained.stdout.splitlines()
+    ], explained.output
+
+
+CODE = """
+import sys
+import mae.cli.app
+print(sorted({"torch", "hydra", "omegaconf", "lightning", "pydantic", "timm", "numpy"} & set(sys.modules)))
+"""
+
+
+def test_the_command_itself_loads_nothing_heavy() -> None:
+    # `mae --help` took 4.5 seconds.
+    done = subprocess.run([sys.executable, "-c", CODE], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.stdout == "[]\n", done.stderr
 
 
 def test_without_a_command_help_is_shown() -> None:

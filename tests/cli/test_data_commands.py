@@ -112,8 +112,9 @@ def test_stats_prints_what_to_paste() -> None:
     assert done.exit_code == 0, done.output
     assert "images     4 of 6" in done.stdout
     pasted = done.stdout.splitlines()[-1].split()
-    config = compose("pretrain", ["data=folder", *pasted])["data"]
-    assert len(config["mean"]) == len(config["std"]) == 3
+    config = compose("pretrain", ["data=folder", *pasted]).data
+    assert config.mean and config.std
+    assert len(config.mean) == len(config.std) == 3
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from mae.cli.app import write_tables
-from mae.config.composing import script
-from mae.downstream.prepare import prepare
+from mae.cli.script import script
 from tests.downstream.test_results_table import assert_mean, rows
 from tests.runs import ENCODER, REPOSITORY, shared_pretraining
 
@@ -38,6 +37,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Co
     return folder, done
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_with_its_table(swept: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, done = swept
     assert done.returncode == 0, done.stderr[-1000:]
@@ -60,6 +60,7 @@ def test_a_sweep_ends_with_its_table(swept: tuple[Path, subprocess.CompletedProc
     assert "linear_probe" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_sweep_writes_nothing_beside_its_folder(swept: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     assert sorted(str(path.relative_to(swept[0])) for path in swept[0].glob("*")) == ["sweep"]
 

@@ -1,0 +1,99 @@
+"""Defaults of the second stage that fit the labels, whatever their number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mae.config.choices import Machine
+from mae.config.choosing.finetuning import choose_baselines, choose_finetuning
+from mae.config.reading import leaves
+from tests.config.choosing.composed import choices_of
+
+LAPTOP = Machine(accelerated=False, cores=4)
+SERVER = Machine(accelerated=True, cores=32)
+MACHINES = st.builds(Machine, st.booleans(), st.integers(1, 256))
+PAPER = {"mixup": 0.8, "cutmix": 1.0, "rand_augment": 9, "erasing": 0.25}
+
+
+def second_stage(count: int, machine: Machine, protocol: str = "linear_probe", **given: Any) -> dict[str, Any]:
+    """Return the config that the rules complete for so many labelled images, flat; ``optim__name`` is optim.name."""
+    choices = choices_of("finetune", "checkpoint=null", f"protocol={protocol}")
+    for key, value in given.items():
+        group, _, leaf = key.rpartition("__")
+        setattr(getattr(choices.config, group) if group else choices.config, leaf, value)
+    choose_finetuning(choices, count, machine)
+    choose_baselines(choices, count, machine)
+    return leaves(choices.config.plain())
+
+
+PROTOCOLS = st.sampled_from(["linear_probe", "mlp_probe", "attentive_probe", "partial_finetune", "finetune"])
+
+
+@given(st.integers(2, 10**7), PROTOCOLS, MACHINES)
+def test_finetuning_choices_fit_the_labels(count: int, protocol: str, machine: Machine) -> None:
+    config = second_stage(count, machine, protocol)
+    assert 2 <= config["batch_size"] <= count  # BatchNorm in the probe needs two images a batch
+    assert config["epochs"] % config["trainer.validate_every"] == 0
+    left = {key for key, value in config.items() if value is None and key.startswith(("protocol.", "optim."))}
+    assert left <= {"optim.clip_norm", "protocol.hidden", "protocol.heads"}
+    if "probe" in protocol:
+        assert config["baselines"] is True
+        assert not [key for key in PAPER if config.get(f"protocol.{key}")]
+    if protocol == "linear_probe":
+        # LARS gets as far with few images, but no step may change more than a fifth of the weights; two digits are kept.
+        peak = config["optim.base_lr"] * config["batch_size"] / 256
+        reach = config["epochs"] * count * config["optim.base_lr"] / 256
+        assert config["optim.base_lr"] >= 0.1 or peak == pytest.approx(20, rel=0.05)
+        assert reach >= 2500 * 0.95 or peak == pytest.approx(20, rel=0.05)
+        assert peak < 20.6 or config["optim.base_lr"] == 0.1
+
+
+def test_a_linear_probe_of_imagenet_is_the_papers() -> None:
+    config = second_stage(1_281_167, SERVER)
+    assert (config["optim.name"], config["optim.base_lr"], config["epochs"]) == ("lars", 0.1, 90)
+    # Ten epochs of a CPU are steps enough too.
+    assert second_stage(1_281_167, LAPTOP)["optim.base_lr"] == 0.1
+
+
+def test_how_far_lars_gets_does_not_depend_on_the_batch_and_is_not_raised_without_end() -> None:
+    assert len({second_stage(20_000, SERVER, batch_size=batch)["optim.base_lr"] for batch in (64, 256, 1024)}) == 1
+    # Above 20 a step changes a fifth of the weights and more; 125 steps at 20 get as far as is needed.
+    for epochs, batch, capped in ((1, 256, True), (20, 256, True), (30, 256, False), (90, 1024, True)):
+        config = second_stage(1293, LAPTOP, epochs=epochs, batch_size=batch)
+        assert (config["optim.base_lr"] * batch / 256 == pytest.approx(20, rel=0.03)) is capped
+    assert second_stage(1293, LAPTOP)["optim.base_lr"] == pytest.approx(2500 * 256 / (90 * 1293), rel=0.02)
+
+
+def test_other_optimizers_keep_their_own_rates() -> None:
+    for name, rate in {"adamw": 0.02, "sgd": 0.1}.items():
+        assert second_stage(1293, LAPTOP, optim__name=name, batch_size=256)["optim.base_lr"] == rate
+    for protocol in ("mlp_probe", "attentive_probe", "partial_finetune", "finetune"):
+        config = second_stage(1293, LAPTOP, protocol, batch_size=256)
+        assert (config["optim.name"], config["optim.base_lr"]) == ("adamw", 0.001)
+
+
+@pytest.mark.parametrize("protocol", ["finetune", "partial_finetune"])
+def test_many_images_and_epochs_get_the_augmentation_of_the_paper(protocol: str) -> None:
+    for count, epochs, strong in ((10_000, 50, True), (1_281_167, 100, True), (9_999, 50, False), (10_000, 49, False)):
+        config = second_stage(count, SERVER, protocol, epochs=epochs)
+        assert {key: config[f"protocol.{key}"] for key in PAPER} == (PAPER if strong else dict.fromkeys(PAPER, 0))
+
+
+def test_augmentation_that_is_given_is_kept() -> None:
+    few = second_stage(100, LAPTOP, "finetune", protocol__mixup=0.4)
+    assert [few[f"protocol.{key}"] for key in PAPER] == [0.4, 0, 0, 0]
+    many = second_stage(100_000, SERVER, "finetune", protocol__mixup=0, protocol__cutmix=0.0)
+    assert [many[f"protocol.{key}"] for key in PAPER] == [0, 0, 9, 0.25]
+
+
+def test_a_long_finetuning_is_not_doubled_unasked() -> None:
+    for machine, most in ((LAPTOP, 5_000), (SERVER, 50_000)):
+        for protocol in ("finetune", "partial_finetune"):
+            for count, wanted in ((most, True), (most + 1, False)):
+                assert second_stage(count, machine, protocol, epochs=100)["baselines"] is wanted
+                for answer in (True, False):
+                    assert second_stage(count, machine, protocol, epochs=100, baselines=answer)["baselines"] is answer

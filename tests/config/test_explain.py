@@ -1,0 +1,110 @@
+"""``--explain`` and ``--help``: each key, its value, who chose it and why, and what may stand there."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from mae.cli.script import script
+from mae.config.composing import compose, config_folder
+from mae.config.explain import Explained, explain, print_explanation, shown
+from mae.config.help import print_help
+from mae.config.keys import keys_of
+from mae.config.mistakes import Groups
+from mae.config.reading import ROOTS, leaves
+from mae.run.pretraining import prepare
+from tests.runs import ENCODER, QUIET
+
+
+@pytest.fixture(autouse=True)
+def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def explained(*overrides: str) -> dict[str, Explained]:
+    job = prepare(compose("pretrain", overrides), overrides)
+    rows = explain(job.setting.config, job.setting.choices.made, "pretrain", overrides)
+    return {row.key: row for row in rows}
+
+
+def test_every_key_says_who_chose_it(tmp_path: Path) -> None:
+    rows = explained("experiment=digits", "seed=3", "optim.base_lr=0.5", "masking.ratio=0.5", "debug=steps", *QUIET)
+    wanted = {
+        "seed": (3, 0, "you"),
+        "optim.base_lr": (0.5, None, "you"),
+        "masking.ratio": (0.5, 0.75, "you"),
+        "epochs": (190, None, "experiment"),
+        "model.width": (96, None, "experiment"),
+        "decoder.width": (64, None, "experiment"),
+        "debug.steps": (5, None, "config file"),
+        "data.num_workers": (0, None, "chosen"),
+        "optim.weight_decay": (0.05, 0.05, "default"),
+        "trainer.precision": ("32-true", "auto", "chosen"),
+    }
+    assert {key: (rows[key].value, rows[key].default, rows[key].by) for key in wanted} == wanted
+    assert rows["data.num_workers"].why == "images in memory"
+    assert all(len(row.why) > 3 for row in rows.values())
+    assert all("null" in row.why for row in rows.values() if row.value is None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_nobody_gave_is_chosen_with_its_reason() -> None:
+    rows = explained(*ENCODER, *QUIET)
+    assert rows["epochs"].by == "chosen" and "quarter million" in rows["epochs"].why
+    assert rows["model.patch_size"].by == "chosen" and "images of 8 px" in rows["model.patch_size"].why
+    assert rows["decoder.depth"].why == "light, for an encoder 32 wide"
+    assert rows["run_dir"].by == "chosen"
+
+
+def test_the_table_is_readable_on_a_terminal_and_in_a_pipe() -> None:
+    rows = [
+        Explained("epochs", 5, None, "chosen", "few images " * 20),
+        Explained("optim.betas", [0.9, 0.95], [0.9, 0.95], "default", "x"),
+    ]
+    piped, terminal = io.StringIO(), io.StringIO()
+    print_explanation(rows, Console(file=piped))
+    print_explanation(rows, Console(file=terminal, force_terminal=True, width=100, color_system=None))
+    assert len(piped.getvalue().splitlines()) == 3  # a line for each key, to be searched
+    assert "[0.9, 0.95]" in piped.getvalue()
+    assert max(map(len, terminal.getvalue().splitlines())) <= 100
+    assert (shown(None), shown(True), shown(1e-4), shown([1, None])) == ("null", "true", "0.0001", "[1, null]")
+
+
+def test_the_script_explains_and_runs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train_pretrain.py", "epochs=3", "--explain", *ENCODER, *QUIET])
+    script("pretrain", prepare)()
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["epochs", "3", "null", "you"] in [line[:4] for line in lines]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("root", ROOTS)
+def test_help_shows_examples_groups_with_their_options_and_every_key(root: str) -> None:
+    file = io.StringIO()
+    print_help(root, ["experiment=digits"] if root == "pretrain" else [], None, Console(file=file))
+    text = file.getvalue()
+    assert text.count(f"python train_{root}.py ") > 4
+    groups = Groups([config_folder()])
+    options = [("data", "folder"), ("model", "tiny"), ("debug", "overfit")]
+    options += [("masking", "random")] if root == "pretrain" else [("protocol", "features"), ("augmentation", "none")]
+    for group, option in options:
+        lines = groups.files(group)[option].read_text().splitlines()
+        comment = next(line for line in lines if "@package" not in line)
+        assert comment.removeprefix("# ") in text
+    shown_at = {line.split()[0]: line for line in text.splitlines() if line}
+    for key in keys_of(compose(root, ["experiment=digits"] if root == "pretrain" else [])):
+        assert key.help in shown_at[key.name] and shown(key.value) in shown_at[key.name]
+        assert key.kind in shown_at[key.name]
+        assert (key.filled_by or "") in shown_at[key.name]
+
+
+def test_the_keys_are_those_of_the_config_and_arguments_that_no_file_lists() -> None:
+    names = {key.name for key in keys_of(compose("pretrain"))}
+    assert set(leaves(compose("pretrain").plain())) <= names
+    assert {"decoder.mlp_ratio", "model.norm_eps", "masking.ratio"} <= names
