@@ -30,8 +30,8 @@ test: setup      ## lint, types and the fast tests
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
 
-test-slow: setup ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+test-slow: setup ## the tests that start processes, or take seconds each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m 'slow and not gpu'
 
 test-oldest:     ## the fast tests on the oldest torch that is supported
 	$(MAKE) setup VENV=.venv-oldest TORCH='torch==2.11.* torchvision==0.26.*'

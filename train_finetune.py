@@ -10,7 +10,7 @@ from mae.training.threads import calm_idle_threads
 
 calm_idle_threads()  # before torch is loaded
 
-from mae.config.composing import script  # noqa: E402
+from mae.cli.script import script  # noqa: E402
 from mae.downstream.finetune import prepare  # noqa: E402
 
 main = script("finetune", prepare, after_sweep=write_tables)

@@ -8,7 +8,7 @@ from mae.training.threads import calm_idle_threads
 
 calm_idle_threads()  # before torch is loaded
 
-from mae.config.composing import script  # noqa: E402
+from mae.cli.script import script  # noqa: E402
 from mae.run.pretraining import prepare  # noqa: E402
 
 main = script("pretrain", prepare)

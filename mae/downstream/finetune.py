@@ -12,8 +12,8 @@ from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from mae.checkpoints.load import read_pickle
-from mae.config.choices import choose_baselines, choose_finetuning
+from mae.checkpoints.read import read_header
+from mae.config.choosing.finetuning import choose_baselines, choose_finetuning
 from mae.config.schema.roots import FinetuneConfig
 from mae.data.source import Splits
 from mae.downstream.baselines import baseline_config, baseline_table, classify_pixels, earlier_results
@@ -30,6 +30,7 @@ from mae.downstream.scoring import score
 from mae.downstream.segmentation import prepare_segmentation
 from mae.downstream.sweep import Sweep
 from mae.models.backbones.backbone import Backbone
+from mae.models.cost import parameters
 from mae.models.protocols import PROBES, PROTOCOLS
 from mae.run.builders import build_data, build_optimization
 from mae.run.exits import Job
@@ -169,7 +170,7 @@ def check_classes(setting: Setting, classes: Sequence[str]) -> None:
     path = setting.folder.last_checkpoint
     if path is None:
         return
-    stored = read_pickle(path)["hyper_parameters"]["classes"]
+    stored = read_header(path)["hyper_parameters"]["classes"]
     if list(classes) != list(stored):
         other = sorted(set(classes) ^ set(stored))
         raise ValueError(
@@ -218,7 +219,7 @@ class Finetuning(Run):
             "epochs": config.epochs,
             "labelled_images": len(labels),
             "largest_class_share": float(np.bincount(labels).max() / len(labels)),
-            "parameters": sum(parameter.numel() for parameter in self.module.model.parameters()),
+            "parameters": parameters(self.module.model),
             "trained_parameters": _count(self.module.model),
             **(self.sweep.results if self.sweep else {}),
         }
@@ -250,7 +251,7 @@ class Finetuning(Run):
 
 
 def _count(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return parameters(model, learning=True)
 
 
 def verdicts(results: Mapping[str, Any], split: str) -> list[str]:

@@ -12,22 +12,22 @@ import numpy as np
 import torch
 
 from mae.checkpoints.format import Checkpoint
-from mae.checkpoints.load import LoadReport, encoder_from, read_checkpoint
-from mae.config.choices import Choices, choose_images_and_model, choose_loading
+from mae.checkpoints.load import LoadReport, encoder_from
+from mae.checkpoints.read import read_checkpoint
+from mae.config.choices import Choices
+from mae.config.choosing.images import choose_loading
+from mae.config.choosing.model import choose_images_and_model
 from mae.config.composing import load_preset
 from mae.config.schema.roots import FinetuneConfig
 from mae.data.inspection import Inspection, inspect_images
 from mae.data.open_splits import open_splits, refuse_stream
 from mae.data.source import Splits, Subset, few_labels
-from mae.masking.samplers import derive_seed
+from mae.masking.seeds import HEAD, derive_seed
 from mae.models.backbones.backbone import Backbone
 from mae.models.backbones.create import create_backbone
 from mae.models.classifier import Classifier
 from mae.models.protocols import create_classifier
 from mae.run.setting import Setting, image_size
-
-HEAD = 10
-"""First number of the key of the head's random stream."""
 
 
 def require_one_device(config: FinetuneConfig, what: str) -> None:

@@ -11,7 +11,10 @@ from typing import Any
 import torch
 
 from mae.checkpoints.format import Checkpoint
-from mae.config.choices import Choices, Machine, choose_images_and_model, choose_loading, choose_pace, multiple, rounded
+from mae.config.choices import Choices, Machine, multiple, rounded
+from mae.config.choosing.images import choose_loading
+from mae.config.choosing.model import choose_images_and_model
+from mae.config.choosing.pretraining import choose_pace
 from mae.config.composing import load_preset
 from mae.config.schema.roots import FinetuneConfig
 from mae.data.datamodule import ImageData
@@ -21,9 +24,9 @@ from mae.data.segmentation.mask_inspection import MaskInspection, open_masks
 from mae.data.source import Splits
 from mae.data.statistics import unit_pixels
 from mae.downstream.baselines import baseline_config, earlier_results
-from mae.downstream.labelled_data import HEAD, build_encoder, follow_checkpoint, open_checkpoint
+from mae.downstream.labelled_data import build_encoder, follow_checkpoint, open_checkpoint
 from mae.evaluation.segmentation_scores import SegmentationScores, commonest, measure_segmentation
-from mae.masking.samplers import derive_seed
+from mae.masking.seeds import HEAD, derive_seed
 from mae.models.backbones.backbone import Backbone
 from mae.models.cost import parameters
 from mae.models.protocols import create_segmenter

@@ -9,8 +9,9 @@ from typing import Any
 
 import lightning as L
 
-from mae.checkpoints.load import encoder_from, read_checkpoint
-from mae.config.choices import choose_loading
+from mae.checkpoints.load import encoder_from
+from mae.checkpoints.read import read_checkpoint
+from mae.config.choosing.images import choose_loading
 from mae.config.schema.roots import FinetuneConfig
 from mae.data.datamodule import ImageData
 from mae.data.inspection import inspect_images

@@ -109,6 +109,7 @@ def build_optimization(
         momentum=options.momentum,
         layer_decay=layer_decay,
         depth=encoder.depth,
+        layer_of=encoder.layer_of,
         warmup_steps=round(options.warmup_epochs * steps_per_epoch),
         total_steps=steps_per_epoch * config.epochs,
         final_lr=options.final_lr,

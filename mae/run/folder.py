@@ -12,11 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
-from mae.checkpoints.load import UNREADABLE
+from mae.checkpoints.read import read_header
 from mae.run.environment import environment
 
 
@@ -105,23 +104,6 @@ class RunFolder:
         }
         partial.write_text(json.dumps(valid, indent=2) + "\n", encoding="utf-8")
         partial.replace(self.path / name)
-
-
-def read_header(path: Path) -> dict[str, Any]:
-    """Return a checkpoint of ours with its tensors left on the disk.
-
-    Raises:
-        ValueError: It is cut off, or no checkpoint.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except UNREADABLE as error:
-        raise ValueError(
-            f"{path} is not a checkpoint that torch can read safely: {(str(error) or type(error).__name__).splitlines()[0][:120]}"
-        ) from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is not a checkpoint: it holds a {type(content).__name__}")
-    return content
 
 
 def choose_run_folder(given: str | None, stage: str, resume: bool) -> RunFolder:

@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mae.config.choices import choose_images_and_model, choose_loading, choose_pretraining
+from mae.config.choosing.images import choose_loading
+from mae.config.choosing.model import choose_images_and_model
+from mae.config.choosing.pretraining import choose_pretraining
 from mae.config.composing import load_preset
 from mae.config.schema.roots import PretrainConfig
 from mae.data.inspection import inspect_images
 from mae.data.open_splits import open_splits
 from mae.evaluation.frozen.features import raw_pixels
 from mae.evaluation.verdict import pretraining_verdicts
-from mae.masking.samplers import create_sampler
+from mae.masking.samplers import MASKINGS
 from mae.models.cost import parameters
 from mae.run.builders import build_data, build_optimization
 from mae.run.pretraining_parts import Observers, build_model, build_observers
@@ -46,7 +48,9 @@ def prepare(config: PretrainConfig, overrides: Sequence[str] = ()) -> Pretrainin
     choose_pretraining(choices, look.count, setting.machine, setting.shares)
 
     model = build_model(config)
-    sampler = create_sampler(**config.masking.arguments)
+    masking = config.masking
+    sampler = MASKINGS.create(name=masking.name, target=masking.class_path, options=masking.options)
+    model.objective.check_masking(masking.class_path or str(masking.name), sampler.hides)
     sampler.check(model.grid)
     data = build_data(setting, splits, model.encoder)
     optimization = build_optimization(setting, model.encoder, data.steps_per_epoch)
@@ -109,12 +113,13 @@ class Pretraining(Run):
             "steps": self.trainer.global_step,
             "images_seen": self.trainer.global_step * config.batch_size,
             "parameters": parameters(model),
-            "objective": config.objective.name,
-            "normalize_pixels": model.normalize_pixels,
+            "objective": model.objective.title,
+            "normalize_pixels": model.objective.normalize,
             **self._measured(),
             "alarms": [*observers.alarms.sentences, *([diverged] if diverged else [])],
         }
-        return self.finish(model.encoder, results, pretraining_verdicts(results))
+        verdicts = pretraining_verdicts(results, model.objective)
+        return self.finish(model.encoder, results, verdicts, caption=model.objective.caption)
 
     def _measured(self) -> dict[str, float]:
         """Return the figures of the trained encoder, of the same one before training, and of raw pixels."""

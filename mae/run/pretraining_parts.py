@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import lightning as L
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -12,11 +11,10 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from mae.config.schema.roots import PretrainConfig
 from mae.data.datamodule import ImageData
 from mae.evaluation.frozen.knn_probe import KnnProbe
-from mae.masking.samplers import SAMPLERS, RandomMasking
-from mae.models.autoencoder import create_autoencoder
-from mae.models.backbones.encoder import Encoder
+from mae.masking.samplers import MaskSampler
+from mae.models.backbones.backbone import PatchBackbone
 from mae.models.masked_model import MaskedModel
-from mae.models.patch_prediction import MaskedPatchPredictor
+from mae.models.masked_models import Part, create_masked_model
 from mae.report.pictures import save_reconstructions
 from mae.run.setting import Setting, image_size
 from mae.training.callbacks.alarms import Alarms
@@ -24,9 +22,6 @@ from mae.training.callbacks.drawing import ReconstructionPictures
 from mae.training.callbacks.measurements import Measurements
 from mae.training.callbacks.online_probe import OnlineProbe, probe_schedule
 from mae.training.optimization import Optimization
-
-OBJECTIVES = {"pixels": "random", "masked_patch_prediction": "corruption"}
-"""Pretraining objectives, each with the masking it takes."""
 
 
 def build_model(config: PretrainConfig) -> MaskedModel:
@@ -36,54 +31,36 @@ def build_model(config: PretrainConfig) -> MaskedModel:
         ValueError: The objective is unknown, or does not fit the model or the images.
     """
     L.seed_everything(config.seed, verbose=False)
-    decoder, objective, masking = config.decoder, config.objective, config.masking
-    images: dict[str, Any] = {"image_size": image_size(config), "in_channels": config.data.channels}
-    name = config.model.name
+    decoder, objective = config.decoder, config.objective
     if "stem" in config.model.options:  # a preset of a network that is no ViT
         raise ValueError(
-            f"model.name={name!r} is not a VisionTransformer, whose patches can be hidden: choose one such as "
+            f"model.name={config.model.name!r} is not a VisionTransformer, whose patches can be hidden: choose one such as "
             f"vit_small_patch16_224; train_finetune.py checkpoint=null trains others, with labels"
         )
-    if objective.name not in OBJECTIVES:
-        raise ValueError(f"objective.name={objective.name!r} is unknown: choose one of {', '.join(OBJECTIVES)}")
-    if masking.name in SAMPLERS and masking.name != OBJECTIVES[objective.name]:
-        raise ValueError(
-            f"masking={masking.name} does not fit objective={objective.name}: it takes "
-            f"masking={OBJECTIVES[objective.name]}, so leave masking out"
-        )
-    if objective.name == "masked_patch_prediction":
-        if config.data.bits > 8 and objective.get("target") != "pixels":
-            raise ValueError(
-                f"objective.target={objective.get('target')} counts colours of 8 bits, and data.bits={config.data.bits}: "
-                f"data.bits=8 reads the images so, objective.target=pixels takes them as they are"
-            )
-        return MaskedPatchPredictor(Encoder(**images, **config.model.arguments), objective.get("target"))
-    return create_autoencoder(
-        **images,
-        decoder=decoder.name or "self_attention",
-        decoder_width=decoder.get("width"),
-        decoder_depth=decoder.get("depth"),
-        decoder_heads=decoder.get("heads"),
-        normalize_pixels=objective.get("normalize"),
-        **config.model.arguments,
+    images = {"image_size": image_size(config), "in_channels": config.data.channels}
+    return create_masked_model(
+        {**images, "_target_": config.model.class_path, **config.model.arguments},
+        Part(decoder.name, decoder.class_path, decoder.options),
+        Part(objective.name, objective.class_path, objective.options),
+        bits=config.data.bits,
     )
 
 
-def build_untrained(config: PretrainConfig) -> Encoder:
+def build_untrained(config: PretrainConfig) -> PatchBackbone:
     """Return the encoder as it was before training; nobody else's random numbers change."""
     with isolate_rng():
         return build_model(config).encoder
 
 
 def build_probe(
-    setting: Setting[PretrainConfig], data: ImageData, model: MaskedModel, sampler: RandomMasking
+    setting: Setting[PretrainConfig], data: ImageData, model: MaskedModel, sampler: MaskSampler
 ) -> OnlineProbe:
     """Return the online probe that the config describes, at a pace that costs little."""
     config, options = setting.config, setting.config.callbacks
-    patches = model.grid[0] * model.grid[1]
-    visible = patches if config.masking.name == "corruption" else sampler.check(model.grid)
     step_images = setting.micro_batch * config.trainer.accumulate
-    batch, every = probe_schedule(step_images, patches, visible, model.encoder.width)
+    batch, every = probe_schedule(
+        step_images, model.grid[0] * model.grid[1], sampler.seen(model.grid), model.encoder.width
+    )
     return OnlineProbe(
         data,
         images=options.probe_images,
@@ -114,7 +91,7 @@ def build_observers(
     setting: Setting[PretrainConfig],
     data: ImageData,
     model: MaskedModel,
-    sampler: RandomMasking,
+    sampler: MaskSampler,
     optimization: Optimization,
 ) -> Observers:
     """Return pictures, measurements and alarms as the config describes them; accuracies need labels."""

@@ -34,6 +34,7 @@ def write_run(
     *,
     tables: Sequence[Table] = (),
     figures: Sequence[Figure] = (),
+    caption: str = "",
 ) -> None:
     """Write results.json and report.html, and say what they hold."""
     setting.folder.write_json("results.json", results)
@@ -45,6 +46,7 @@ def write_run(
         [str(choice) for choice in setting.choices.made],
         tables=tables,
         figures=figures,
+        caption=caption,
     )
     setting.say(*verdicts, f"report   {report}")
 
@@ -151,8 +153,12 @@ class Run:
         *,
         tables: Sequence[Table] = (),
         figures: Sequence[Figure] = (),
+        caption: str = "",
     ) -> Mapping[str, Any]:
-        """Write the encoder, if its weights are numbers, results.json and report.html; return the results."""
+        """Write the encoder, if its weights are numbers, results.json and report.html; return the results.
+
+        ``caption`` is of its reconstructions.
+        """
         folder, clock = self.setting.folder, self.progress.clock
         results = {**folder.earlier_results(), **results}
         if clock.images:  # a resume of a finished run trains nothing, and keeps what was measured
@@ -166,7 +172,7 @@ class Run:
         keeps = has_finite_weights(encoder)
         if keeps:
             save(encoder, folder.path / "encoder")
-        write_run(self.setting, results, verdicts, tables=tables, figures=figures)
+        write_run(self.setting, results, verdicts, tables=tables, figures=figures, caption=caption)
         if keeps:
             self.say(f"encoder  {folder.path / 'encoder'}")
         return results

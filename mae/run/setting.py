@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from rich.console import Console
 
 from mae.config.choices import Choices, Machine
-from mae.config.composing import resumed_config
+from mae.config.resuming import resumed_config
 from mae.config.schema.roots import RunConfig
 from mae.config.schema.training import Trainer as TrainerOptions
 from mae.run.folder import RunFolder, choose_run_folder
@@ -36,7 +36,7 @@ class Setting(Generic[C]):
     folder: RunFolder
     devices: int
     machine: Machine
-    choices: Choices
+    choices: Choices[C]
     console: Console
 
     @property

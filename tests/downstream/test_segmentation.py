@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
-from mae.checkpoints.load import load_encoder, read_pickle
+from mae.checkpoints.load import load_encoder
+from mae.checkpoints.read import read_pickle
 from mae.config.composing import compose
 from mae.downstream import finetune
 from mae.downstream.results_table import write_results_tables

@@ -20,7 +20,7 @@ class RunConfig(Group):
     """What both scripts have."""
 
     run_dir: Chosen[str] = key("folder of the run", chosen_by="the time: runs/<stage>/<time>")
-    seed: int = key("of everything that is drawn", least=0)
+    seed: int = key("of everything that is drawn, labels too", least=0)
     epochs: Chosen[int] = key("passes over the training images", chosen_by=NUMBERS, least=1)
     batch_size: Chosen[int] = key(
         "images per optimizer step, over all devices and accumulation", chosen_by=NUMBERS, least=1
@@ -54,7 +54,8 @@ class FinetuneConfig(RunConfig):
     labels_per_class: int | None = key("this many training labels of every class; null: all", least=1)
     label_fraction: float | None = key("this share of the training labels; null: all", above=0, most=1)
     baselines: Chosen[bool] = key(
-        "also train from random weights, and classify raw pixels", chosen_by="the protocol and the length of the run"
+        "beside it, train from random weights and classify raw pixels",
+        chosen_by="the protocol and the length of the run",
     )
     evaluate_only: bool = key("score a finished classifier: evaluate_only=true checkpoint=RUN", default=False)
     protocol: AnyProtocol

@@ -48,8 +48,7 @@ class Alarms(L.Callback):
         (self.progress,) = (callback for callback in callbacks if isinstance(callback, TrainingProgress))
         optimization = self.optimization
         self._raise(trainer, "warmup", rules.warmup_too_long(optimization.warmup_steps, optimization.total_steps))
-        if pl_module.model.normalize_pixels:
-            self._raise(trainer, "flat", rules.mostly_flat(self.measurements.patches["flat_patches"]))
+        self._raise(trainer, "flat", pl_module.model.objective.concern(self.measurements.patches))
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -73,7 +72,7 @@ class Alarms(L.Callback):
             return
         now = rules.Moment(trainer.global_step, self.optimization.total_steps)
         measurements = self.measurements
-        trivial = rules.trivial_loss(measurements.patches, pl_module.model.normalize_pixels)
+        trivial = pl_module.model.objective.trivial(measurements.patches)
         if trivial is not None:
             self._raise(trainer, "loss", rules.learns_nothing(loss, trivial, now))
         if measurements.step != trainer.global_step:  # old figures say nothing of this part of the run

@@ -10,9 +10,8 @@ from lightning.pytorch.utilities.seed import isolate_rng
 
 from mae.evaluation.frozen.features import frozen
 from mae.evaluation.frozen.knn_probe import KnnProbe
-from mae.evaluation.representation import feature_std, label_entropy, patch_figures, rankme
+from mae.evaluation.representation import feature_std, patch_figures, rankme, unit_patches
 from mae.models.backbones.backbone import Backbone
-from mae.models.patch_prediction import MaskedPatchPredictor
 from mae.training.callbacks.moments import due
 from mae.training.callbacks.online_probe import OnlineProbe
 from mae.training.pretraining import PretrainingModule
@@ -102,8 +101,7 @@ class Measurements(L.Callback):
                 batches = data.evaluation_loader(data.splits.val, most=PATCH_IMAGES)
                 model = module.model
                 self.patches = patch_figures(batches, model.patch_size, module.mean, module.std)
-                if isinstance(model, MaskedPatchPredictor) and model.predicts_colours:
-                    self.patches["label_entropy"] = label_entropy(batches, model.patch_size, model.cells)
+                self.patches |= model.objective.figures(unit_patches(batches, model.patch_size))
 
     def _measure(self, module: PretrainingModule, encoder: Backbone, probe: OnlineProbe | None) -> dict[str, float]:
         """Return the figures of an encoder; none where its features are not numbers, or where nothing is to be measured."""
