@@ -77,7 +77,7 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         given = [*ENCODER, "checkpoint=null", "run_dir=sweep", *SMALL, *overrides]
         monkeypatch.setattr(sys, "argv", ["train_finetune.py", "-m", *given])
         with pytest.raises(SystemExit) as ended:
-            script("finetune", prepare, after_sweep=write_tables)()
+            script("finetune", after_sweep=write_tables)()
         assert ended.value.code == status
         return capsys.readouterr().err
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mae.config.choices import Choices, Machine, choose_loading
+from mae.config.choices import Choices, Machine
+from mae.config.choosing.images import choose_loading
 from mae.config.composing import compose
 from mae.data.inspection import Inspection
 from tests.runs import job

@@ -46,8 +46,11 @@ def steps_kept(folder: Path) -> dict[str, int]:
 
 @pytest.mark.parametrize(
     ("step", "last", "kept"),
-    [(23, 27, 20), (37, 40, 20), (40, 40, 20)],
-    ids=["amid", "before a validation", "at a validation"],
+    [
+        pytest.param(23, 27, 20, id="amid"),
+        pytest.param(37, 40, 20, id="before a validation", marks=pytest.mark.slow),
+        pytest.param(40, 40, 20, id="at a validation", marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_that_diverges_stops_says_so_and_keeps_what_was_before(
     tmp_path: Path,
