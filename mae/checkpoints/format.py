@@ -23,8 +23,8 @@ class Checkpoint:
     Attributes:
         source: The path, for messages.
         kind: What it is, in words.
-        config: ``encoder``, and where there is one ``decoder`` and ``normalize_pixels``: what create_autoencoder takes; or the
-            ``objective``, where it was another.
+        config: ``encoder``, and where there is one ``decoder`` and ``normalize_pixels``; or the ``objective``, where it was
+            another. Each part is its ``name`` or ``_target_``, and its options.
         state: ``encoder.vit.*`` and ``decoder.*`` tensors.
         ignored: Keys of the file that belong to neither, each known by name.
     """

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+# Nothing heavy at the top: `mae --help` waits for neither torch nor Hydra.
 from mae.cli.data_commands import app as data_app
-from mae.config.composing import Prepare, compose
 from mae.run.exits import one_line_errors, run_job
+from mae.training.threads import calm_idle_threads
+
+if TYPE_CHECKING:
+    from mae.cli.script import Prepare
+
+calm_idle_threads()  # before a command loads torch
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,22 +29,28 @@ app.add_typer(data_app, name="data")
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Hydra overrides.", show_default=False)
 ]
+ConfigDir = Annotated[
+    Path | None, typer.Option("--config-dir", "-cd", help="A folder of option files of your own, GROUP/OPTION.yaml.")
+]
+Explain = Annotated[bool, typer.Option("--explain", help="Show each value, who chose it and why; run nothing.")]
+Help = Annotated[bool, typer.Option("--help", "-h", help="Show every key.")]
+OWN_HELP: dict[str, list[str]] = {"help_option_names": []}
 
 
-@app.command()
-def pretrain(overrides: Overrides = None) -> None:
-    """Pretrain: mae pretrain data=folder data.root=DIR."""
-    from mae.run.pretraining import prepare
+@app.command(context_settings=OWN_HELP)
+def pretrain(
+    overrides: Overrides = None, config_dir: ConfigDir = None, explain: Explain = False, show_help: Help = False
+) -> None:
+    """Pretrain: mae pretrain data=folder data.root=DIR; --help shows every key."""
+    _run("pretrain", overrides or [], config_dir, explain=explain, show_help=show_help)
 
-    _run("pretrain", prepare, overrides or [])
 
-
-@app.command()
-def finetune(overrides: Overrides = None) -> None:
-    """Probe or fine-tune: mae finetune checkpoint=RUN data=image_folder data.root=DIR."""
-    from mae.downstream.prepare import prepare
-
-    _run("finetune", prepare, overrides or [])
+@app.command(context_settings=OWN_HELP)
+def finetune(
+    overrides: Overrides = None, config_dir: ConfigDir = None, explain: Explain = False, show_help: Help = False
+) -> None:
+    """Probe or fine-tune: mae finetune checkpoint=RUN data=image_folder data.root=DIR; --help shows every key."""
+    _run("finetune", overrides or [], config_dir, explain=explain, show_help=show_help)
 
 
 @app.command()
@@ -80,10 +92,31 @@ def write_tables(runs: Sequence[Path], into: Path | None = None) -> None:
     console.print(f"table    {into / 'table.md'}", highlight=False, soft_wrap=True)
 
 
-def _run(root: Literal["pretrain", "finetune"], prepare: Prepare, overrides: Sequence[str]) -> None:
+def _run(root: str, overrides: Sequence[str], config_dir: Path | None, *, explain: bool, show_help: bool) -> None:
+    from mae.cli.script import show_explanation
+    from mae.config.composing import compose
+    from mae.config.help import print_help
+
     with one_line_errors():
-        job = prepare(compose(root, overrides), overrides)
+        if show_help:
+            print_help(root, overrides, config_dir)
+            return
+        prepare = _stage(root)
+        if explain:
+            show_explanation(root, prepare, overrides, config_dir)
+            return
+        job = prepare(compose(root, overrides, config_dir), overrides)
     run_job(job)
+
+
+def _stage(root: str) -> Prepare:
+    if root == "pretrain":
+        from mae.run.pretraining import prepare
+
+        return prepare
+    from mae.downstream.prepare import prepare as prepare_second_stage
+
+    return prepare_second_stage
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from mae.config.composing import compose
 from mae.run.exits import one_line_errors
 
 app = typer.Typer(no_args_is_help=True, help="Pack, check and measure images.")
@@ -132,6 +131,8 @@ def source_config(src: str, overrides: Sequence[str]) -> dict[str, Any]:
     Raises:
         ValueError: An override is wrong, or the source has no folder.
     """
+    from mae.config.composing import compose
+
     if not any(text.startswith("data=") for text in overrides):
         overrides = [f"data={_kind(Path(src).expanduser())}", *overrides]
     config: dict[str, Any] = compose("pretrain", overrides).data.model_dump()

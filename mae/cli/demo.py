@@ -13,8 +13,10 @@ from rich.console import Console
 from rich.progress import track
 
 from mae.config.composing import compose
+from mae.config.schema.roots import PretrainConfig
 from mae.downstream.prepare import prepare
 from mae.evaluation.intervals import mean_interval
+from mae.objectives.registry import OBJECTIVES
 from mae.report.curves import run_curves
 from mae.report.page import run_pictures, tiles, write_page
 from mae.report.tables import Row, Table, print_table
@@ -121,6 +123,12 @@ def result_table(results: Mapping[str, Any], accuracies: Mapping[str, Sequence[f
     )
 
 
+def _caption(config: PretrainConfig) -> str:
+    """Return what the reconstructions show, in the objective's words."""
+    objective = config.objective
+    return OBJECTIVES.create(name=objective.name, target=objective.class_path, options=objective.options).caption
+
+
 def _clear(folder: Path) -> None:
     if not folder.exists():
         return
@@ -145,7 +153,7 @@ def _write_report(folder: Path, run: Path, results: Mapping[str, Any], table: Ta
         ],
         tiles=tiles(results),
         tables=[table],
-        pictures=run_pictures(run, config.plain()),
+        pictures=run_pictures(run, config.plain(), _caption(config)),
         curves=run_curves(run, results),
         command="make demo",
         config=(run / "config.yaml").read_text(encoding="utf-8"),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -40,18 +39,6 @@ def leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def nearest(wanted: str, known: Sequence[str]) -> str:
-    """Return a hint that names the nearest of what is known, or all of it."""
-    # A slip of the hand, then a right name in the wrong group, such as lr for optim.base_lr, then whatever is nearest.
-    alike = [name for name in known if wanted.rpartition(".")[2] in name.rpartition(".")[2]]
-    near = (
-        difflib.get_close_matches(wanted, known, n=1, cutoff=0.8)
-        or difflib.get_close_matches(wanted, alike, n=1, cutoff=0)
-        or difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
-    )
-    return f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}"
-
-
 KINDS = {
     "int_type": "not a whole number",
     "int_from_float": "not a whole number",
@@ -85,7 +72,7 @@ def _said(error: ErrorDetails, all_errors: Iterable[ErrorDetails]) -> str:
         tag = str(context.get("discriminator", "")).strip("'")
         if tag:
             key, value = f"{key}.{tag}", context["tag"]
-        return f"{key}={value} is unknown: choose one of {choices}"
+        return f"{key}={value!r} is unknown: choose one of {choices}"
     if kind in BOUNDS:
         words, bound = BOUNDS[kind]
         return f"{key}={value} is {words} {context[bound]:g}"

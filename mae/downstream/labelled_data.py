@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mae.checkpoints.format import Checkpoint
-from mae.config.choices import choose_images_and_model, choose_loading
+from mae.config.choosing.images import choose_loading
+from mae.config.choosing.model import choose_images_and_model
 from mae.config.composing import load_preset
 from mae.config.schema.roots import FinetuneConfig
 from mae.data.inspection import Inspection, inspect_images

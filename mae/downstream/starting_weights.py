@@ -7,18 +7,17 @@ from pathlib import Path
 import lightning as L
 
 from mae.checkpoints.format import Checkpoint
-from mae.checkpoints.load import LoadReport, encoder_from, read_checkpoint
+from mae.checkpoints.load import LoadReport, encoder_from
+from mae.checkpoints.read import read_checkpoint
 from mae.config.choices import Choices
 from mae.config.schema.components import Component
 from mae.config.schema.protocols import Tuning
 from mae.config.schema.roots import FinetuneConfig
-from mae.masking.samplers import derive_seed
+from mae.masking.seeds import HEAD, derive_seed
 from mae.models.backbones.backbone import Backbone
 from mae.models.backbones.create import create_backbone
 from mae.run.setting import image_size
 
-HEAD = 10
-"""First number of the key of the head's random stream."""
 NOT_GIVEN = "???"
 """What Hydra writes where a value is missing."""
 
@@ -48,7 +47,7 @@ def newest_run() -> str:
     return f", such as checkpoint={runs[-1].parent}" if runs else ""
 
 
-def follow_checkpoint(choices: Choices, checkpoint: Checkpoint) -> None:
+def follow_checkpoint(choices: Choices[FinetuneConfig], checkpoint: Checkpoint) -> None:
     """Take image size, channels, statistics and model from the checkpoint.
 
     Raises:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from mae.objectives.objective import Trivial
 
 FAIR_PART = 0.25
 """Share of a run after which a loss that has not moved is no slow start: warm-up, 5% by default, is long over."""
@@ -44,26 +44,13 @@ def not_a_number(step: int) -> str:
     )
 
 
-def trivial_loss(figures: Mapping[str, Any], normalized: bool) -> tuple[float, str] | None:
-    """Return what is scored without learning, and by what; None where that is not known.
-
-    Args:
-        figures: ``label_entropy``, where colours are predicted, or ``patch_mean_loss``: about 1, less where patches are flat.
-        normalized: Whether normalised pixels are predicted.
-    """
-    if "label_entropy" in figures:
-        return figures["label_entropy"], "knowing how frequent each colour is"
-    return (figures.get("patch_mean_loss", 1.0), "predicting each patch's mean") if normalized else None
-
-
-def learns_nothing(loss: float, trivial: tuple[float, str], now: Moment) -> str | None:
-    """Judge a validation loss by the trivial one, see ``trivial_loss``; ``now`` is when it was measured."""
-    score, by = trivial
-    if not now.past(FAIR_PART) or not loss > NEAR * score:
+def learns_nothing(loss: float, trivial: Trivial, now: Moment) -> str | None:
+    """Judge a validation loss by the objective's trivial one; ``now`` is when it was measured."""
+    if not now.past(FAIR_PART) or not loss > NEAR * trivial.loss:
         return None
     return (
-        f"The loss stays near {score:.2f}, which {by} would score: nothing is being learned after {now}. Raise optim.base_lr, or "
-        f"train longer."
+        f"The loss stays near {trivial.loss:.2f}, which {trivial.by} would score: nothing is being learned after "
+        f"{now}. Raise optim.base_lr, or train longer."
     )
 
 
@@ -104,14 +91,4 @@ def below_untrained(accuracy: float, untrained: float, now: Moment) -> str | Non
     return (
         f"The kNN probe is below the random encoder: {accuracy:.1%} after {now}, {untrained:.1%} before "
         f"training. Raise epochs; if a longer run does no better, change optim.base_lr."
-    )
-
-
-def mostly_flat(share: float) -> str | None:
-    """Judge the share of patches that are nearly one colour."""
-    if share <= 0.5:
-        return None
-    return (
-        f"{share:.0%} of the patches are nearly one colour: there is nothing to reconstruct in them, and their normalised "
-        f"pixels are noise or zero. Crop the images to what they show, raise model.patch_size, or set objective.normalize=false."
     )

@@ -34,7 +34,7 @@ def reconstruct(model: MaskedModel, images: Tensor, plan: MaskPlan) -> Reconstru
     prediction = model(images, plan).prediction.float()
     model.train(training)
     patches = patchify(images.float(), model.patch_size)
-    prediction = model.as_pixels(prediction, gather_patches(patches, plan.masked))
+    prediction = model.as_patches(prediction, gather_patches(patches, plan.masked))
     index = plan.masked.unsqueeze(-1).expand_as(prediction)
     predicted = torch.zeros_like(patches).scatter(1, index, prediction)
     masked, rest = plan.hide(patches), patches.masked_fill(plan.mask.unsqueeze(-1), 0.0)

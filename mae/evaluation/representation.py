@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,6 @@ from torch import Tensor
 from mae.data.loading.batches import Batch
 from mae.data.statistics import SPAN, standardize, unit_pixels
 from mae.models.layers.patches import patchify
-from mae.objectives.colours import COLOURS, colour_labels
 from mae.objectives.pixels import normalize_patches
 
 GREY_LEVEL = 1 / 255
@@ -78,17 +77,7 @@ def patch_figures(batches: Iterable[Batch], patch_size: int, mean: Tensor, std: 
     return {"flat_patches": flat / count, "patch_mean_loss": float(squares) / count}
 
 
-def label_entropy(batches: Iterable[Batch], patch_size: int, cells: int) -> float:
-    """Return the entropy, in nats, of the colours of all patches: the cross-entropy of knowing how frequent each one is.
-
-    Args:
-        batches: Images (B, 3, H, W), uint8 or floats in [0, 1].
-        patch_size: P, in pixels.
-        cells: Colours along each side of a patch.
-    """
-    counts = torch.zeros(COLOURS, dtype=torch.float64)
+def unit_patches(batches: Iterable[Batch], patch_size: int) -> Iterator[Tensor]:
+    """Return the patches (B, L, P*P*C) of images (B, C, H, W), uint8 or floats in [0, 1], as pixels in [0, 1]."""
     for batch in batches:
-        labels = colour_labels(patchify(unit_pixels(batch.images), patch_size), cells)
-        counts += labels.flatten().bincount(minlength=COLOURS).cpu()
-    shares = counts[counts > 0] / counts.sum()
-    return float(-(shares * shares.log()).sum())
+        yield patchify(unit_pixels(batch.images), patch_size)

@@ -6,34 +6,41 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from mae.evaluation.alarm_rules import ABOUT_EQUAL, NEAR, NOT_A_NUMBER, trivial_loss
+from mae.evaluation.alarm_rules import ABOUT_EQUAL, NEAR, NOT_A_NUMBER
+from mae.objectives.objective import Objective
 
 
-def pretraining_verdicts(results: Mapping[str, Any]) -> list[str]:
+def pretraining_verdicts(results: Mapping[str, Any], objective: Objective) -> list[str]:
     """Return sentences on a pretraining run: whether it reconstructs, whether its features beat its random start, and what
     was raised while it ran.
+
+    Args:
+        results: Its final numbers.
+        objective: Knows what its loss is worth.
     """  # noqa: D205
     alarms = results.get("alarms", [])
     if not math.isfinite(results["val_loss"]):
         sentences = [] if any(alarm.startswith(NOT_A_NUMBER) for alarm in alarms) else [_DIVERGED]
-        return [*sentences, *alarms, "The encoder of this run is of no use. checkpoints/best.ckpt may be of before."]
-    sentences = [*_on_loss(results), *_on_accuracy(results), *_on_rank(results)]
+        return [
+            *sentences,
+            *alarms,
+            "The weights at its end are of no use and not kept: what checkpoints/ holds is of before.",
+        ]
+    sentences = [*_on_loss(results, objective), *_on_accuracy(results), *_on_rank(results)]
     return [*sentences, *(f"While training: {alarm}" for alarm in alarms)]
 
 
 _DIVERGED = f"{NOT_A_NUMBER}: training diverged. Lower optim.base_lr, or set optim.clip_norm=1."
 
 
-def _on_loss(results: Mapping[str, Any]) -> list[str]:
-    loss, trivial = results["val_loss"], trivial_loss(results, results["normalize_pixels"])
+def _on_loss(results: Mapping[str, Any], objective: Objective) -> list[str]:
+    loss, trivial = results["val_loss"], objective.trivial(results)
     if trivial is None:
-        return [f"Validation loss {loss:.3f} on hidden patches."]
-    score, by = trivial
-    what = "colours of corrupted patches" if "label_entropy" in results else "hidden, normalised patches"
-    sentences = [f"Validation loss {loss:.3f} on {what}; {by} would score about {score:.3g}."]
-    if loss > NEAR * score:
+        return [f"Validation loss {loss:.3f} on {objective.what}."]
+    sentences = [f"Validation loss {loss:.3f} on {objective.what}; {trivial.by} would score about {trivial.loss:.3g}."]
+    if loss > NEAR * trivial.loss:
         sentences.append(
-            f"The loss is still near {score:.3g}: so far nothing has been learned. Train longer, or raise optim.base_lr."
+            f"The loss is still near {trivial.loss:.3g}: so far nothing has been learned. Train longer, or raise optim.base_lr."
         )
     return sentences
 

@@ -2,15 +2,63 @@
 
 from __future__ import annotations
 
-import numpy as np
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
+
 import torch
 from torch import Tensor
 
+from mae.components.registry import Registry
 from mae.masking.corruption import CorruptionPlan
 from mae.masking.plan import MaskPlan, visible_count
 
 
-class RandomMasking:
+class MaskSampler(ABC):
+    """Draws which patches are hidden: all chance first, as numbers, then the plans as a function of these.
+
+    A sampler of one's own says how its ``plan`` follows from the noise, in ``check`` how many patches stay visible, which must be
+    the same number for every image, and in ``noise`` how much chance it takes, where that is not one number a patch.
+
+    Attributes:
+        hides: What an objective must expect: ``patches`` that the encoder does not see, or ``embeddings`` among all that it sees.
+        config: What it was made from, where a registry made it.
+    """
+
+    hides: ClassVar[Literal["patches", "embeddings"]] = "patches"
+    config: dict[str, object]
+
+    def __call__(self, batch: int, grid: tuple[int, int], generator: torch.Generator) -> MaskPlan:
+        """Return a plan for ``batch`` images."""
+        return self.plan(self.noise(batch, grid, generator), grid)
+
+    def noise(self, batch: int, grid: tuple[int, int], generator: torch.Generator) -> Tensor:
+        """Return all the chance that ``batch`` plans are made of: (batch, ...), here (batch, L) float32."""
+        return self._rand(batch, grid[0] * grid[1], generator=generator)
+
+    @abstractmethod
+    def plan(self, noise: Tensor, grid: tuple[int, int]) -> MaskPlan:
+        """Return the plan of this noise, of a batch."""
+
+    @abstractmethod
+    def check(self, grid: tuple[int, int]) -> int:
+        """Return V on this grid, or raise the ValueError that training would meet at its first step."""
+
+    def seen(self, grid: tuple[int, int]) -> int:
+        """Return how many patches of an image the encoder works on, which is what a step costs."""
+        return self.check(grid)
+
+    def describe(self, grid: tuple[int, int]) -> str:
+        """Return what a person reads in the summary of a run."""
+        visible, L = self.check(grid), grid[0] * grid[1]
+        return f"{1 - visible / L:.0%}: the encoder sees {visible} of {L} patches"
+
+    @staticmethod
+    def _rand(*shape: int, generator: torch.Generator) -> Tensor:
+        # float32 whatever the precision of the run: in bf16 every batch of 196 patches would hold ties.
+        return torch.rand(*shape, generator=generator, device=generator.device, dtype=torch.float32)
+
+
+class RandomMasking(MaskSampler):
     """Hide a uniformly random share of the patches of each image (He et al. 2021, section 3).
 
     Args:
@@ -24,14 +72,6 @@ class RandomMasking:
             )
         self.ratio = ratio
 
-    def __call__(self, batch: int, grid: tuple[int, int], generator: torch.Generator) -> MaskPlan:
-        """Return a plan for ``batch`` images."""
-        return self.plan(self.noise(batch, grid, generator), grid)
-
-    def noise(self, batch: int, grid: tuple[int, int], generator: torch.Generator) -> Tensor:
-        """Return all the chance that ``batch`` plans are made of: (batch, L) float32."""
-        return self._rand(batch, grid[0] * grid[1], generator=generator)
-
     def plan(self, noise: Tensor, grid: tuple[int, int]) -> MaskPlan:
         """Return the plan of this noise, of a batch."""
         return MaskPlan.from_noise(noise, grid, self.ratio)
@@ -39,11 +79,6 @@ class RandomMasking:
     def describe(self, grid: tuple[int, int]) -> str:
         """Return what a person reads in the summary of a run."""
         return f"{self.ratio:.0%}: the encoder sees {self.check(grid)} of {grid[0] * grid[1]} patches"
-
-    @staticmethod
-    def _rand(*shape: int, generator: torch.Generator) -> Tensor:
-        # float32 whatever the precision of the run: in bf16 every batch of 196 patches would hold ties.
-        return torch.rand(*shape, generator=generator, device=generator.device, dtype=torch.float32)
 
     def check(self, grid: tuple[int, int]) -> int:
         """Return V on this grid, or raise the ValueError that training would meet at its first step."""
@@ -58,6 +93,8 @@ class RandomCorruption(RandomMasking):
         masked: Share of these that become the mask embedding.
         swapped: Share of these that become another patch's embedding; the others stay as they are.
     """
+
+    hides = "embeddings"
 
     def __init__(self, ratio: float = 0.5, masked: float = 0.8, swapped: float = 0.1) -> None:
         super().__init__(ratio)
@@ -77,6 +114,10 @@ class RandomCorruption(RandomMasking):
         """Return the plan of this noise, of a batch."""
         return CorruptionPlan.draw(noise, grid, self.ratio, self.masked, self.swapped)
 
+    def seen(self, grid: tuple[int, int]) -> int:
+        """Return L: the encoder sees every patch."""
+        return grid[0] * grid[1]
+
     def describe(self, grid: tuple[int, int]) -> str:
         """Return what a person reads in the summary of a run."""
         kept = 1 - self.masked - self.swapped
@@ -86,31 +127,11 @@ class RandomCorruption(RandomMasking):
         )
 
 
-SAMPLERS: dict[str, type[RandomMasking]] = {"random": RandomMasking, "corruption": RandomCorruption}
-
-
-def create_sampler(name: str, **options: float) -> RandomMasking:
-    """Return a sampler by name.
-
-    Raises:
-        ValueError: No sampler has this name, or the options are out of range.
-    """
-    if name not in SAMPLERS:
-        raise ValueError(f"masking.name={name!r} is not a mask sampler: choose one of {', '.join(sorted(SAMPLERS))}")
-    return SAMPLERS[name](**options)
-
-
-def derive_seed(*key: int) -> int:
-    """Return a seed that is a function of the key alone, such as (seed, rank, epoch, batch).
-
-    Neighbouring keys give unrelated streams (numpy's SeedSequence mixes them), so ranks differ, and a resumed run
-    repeats exactly what it would have drawn. Keys that differ in trailing zeros alone are the same to it: keys of
-    different purposes begin with different numbers.
-    """
-    (state,) = np.random.SeedSequence(key).generate_state(1, np.uint64)
-    return int(state) >> 1  # torch takes a signed 64-bit seed
-
-
-def seeded_generator(device: torch.device | str, *key: int) -> torch.Generator:
-    """Return a generator whose stream is a function of the key alone."""
-    return torch.Generator(device).manual_seed(derive_seed(*key))
+MASKINGS = Registry(
+    "masking",
+    MaskSampler,  # type: ignore[type-abstract]
+    {
+        "random": "mae.masking.samplers.RandomMasking",
+        "corruption": "mae.masking.samplers.RandomCorruption",
+    },
+)

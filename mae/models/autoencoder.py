@@ -5,43 +5,50 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from mae.masking.plan import MaskPlan, gather_patches
+from mae.masking.plan import MaskPlan
+from mae.models.backbones.backbone import PatchBackbone
 from mae.models.backbones.encoder import Encoder
-from mae.models.decoders import DECODERS, SelfAttentionDecoder
-from mae.models.layers.patches import patchify
-from mae.models.masked_model import MaskedModel, MaskedOutput
-from mae.objectives.masked_mse import masked_mse
-from mae.objectives.pixels import denormalize_patches, normalize_patches
+from mae.models.decoders import DECODERS, Decoder
+from mae.models.masked_model import MaskedModel
+from mae.objectives.objective import Objective
+from mae.objectives.registry import OBJECTIVES
 
 
 class MaskedAutoencoder(MaskedModel):
-    """Encode the visible patches, predict the hidden ones, compare."""
+    """Encode the visible patches, predict the hidden ones, compare.
 
-    def __init__(self, encoder: Encoder, decoder: SelfAttentionDecoder, config: dict[str, Any]) -> None:
-        super().__init__(encoder, config)
+    Args:
+        encoder: Sees the visible patches alone.
+        decoder: Predicts as many values a patch as the objective asks for.
+        objective: What is predicted, and how it is scored.
+    """
+
+    def __init__(self, encoder: PatchBackbone, decoder: Decoder, objective: Objective) -> None:
+        super().__init__(encoder, objective)
         self.decoder = decoder
-        self.normalize_pixels: bool = config["normalize_pixels"]
 
-    def forward(self, images: Tensor, plan: MaskPlan) -> MaskedOutput:
-        """Reconstruct what the plan hides of standardised float images (B, C, H, W)."""
-        latent = self.encoder(images, plan)
-        prediction = self.decoder(latent, plan)
-        target = self.target(images, plan)
-        return MaskedOutput(masked_mse(prediction, target), prediction, target, plan)
+    @property
+    def normalize_pixels(self) -> bool:
+        """Whether patches are predicted by their own mean and deviation."""
+        return self.objective.normalize
 
-    def target(self, images: Tensor, plan: MaskPlan) -> Tensor:
-        """Return the hidden patches (B, M, P*P*C) as they are to be predicted, in float32 also under autocast."""
-        with torch.autocast(images.device.type, enabled=False):
-            images = images if images.dtype == torch.float64 else images.float()
-            hidden = gather_patches(patchify(images, self.patch_size), plan.masked)
-            return normalize_patches(hidden) if self.normalize_pixels else hidden
+    @property
+    def config(self) -> dict[str, Any]:
+        """Plain values that build it again; MAE's own objective is stored as it always was."""
+        own = self.objective.config.get("name") == "pixels"
+        objective = {"normalize_pixels": self.normalize_pixels} if own else {"objective": self.objective.config}
+        return {"encoder": self.encoder.config, "decoder": self.decoder.config, **objective}
 
-    def as_pixels(self, prediction: Tensor, hidden: Tensor) -> Tensor:
-        """Return a prediction as standardised patches (B, M, P*P*C); normalised ones by the true mean and deviation."""
-        return denormalize_patches(prediction, hidden) if self.normalize_pixels else prediction
+    def predict_hidden(self, images: Tensor, plan: MaskPlan) -> Tensor:
+        """Return what the decoder makes of the visible patches of standardised float images (B, C, H, W)."""
+        return self.decoder(self.encoder(images, plan), plan)  # type: ignore[no-any-return]
+
+    def set_grad_checkpointing(self) -> None:
+        """Compute layers of encoder and decoder again on the way back, which takes less memory."""
+        super().set_grad_checkpointing()
+        self.decoder.set_grad_checkpointing()
 
 
 def create_autoencoder(
@@ -74,22 +81,32 @@ def create_autoencoder(
     Raises:
         ValueError: The model is unknown or no ViT, or sizes do not fit each other.
     """
-    if decoder not in DECODERS:
-        raise ValueError(f"decoder.name={decoder!r} is unknown: choose one of {', '.join(sorted(DECODERS))}")
+    DECODERS.resolve(decoder)  # before the encoder is built, which may take a while
     encoder = Encoder(name, image_size, in_channels, **encoder_arguments)
+    objective = OBJECTIVES.create(name="pixels", options={"normalize": normalize_pixels})
     options = {"width": decoder_width, "depth": decoder_depth, "heads": decoder_heads, **(decoder_options or {})}
-    return MaskedAutoencoder(
-        encoder,
-        DECODERS[decoder](
-            encoder.width,
-            encoder.patch_size**2 * in_channels,
-            encoder.grid,
-            encoder.num_prefix_tokens,
-            **options,
-        ),
-        {
-            "encoder": encoder.config,
-            "decoder": {"name": decoder, **options},
-            "normalize_pixels": normalize_pixels,
-        },
+    return MaskedAutoencoder(encoder, create_decoder(encoder, objective, decoder, options=options), objective)
+
+
+def create_decoder(
+    encoder: PatchBackbone,
+    objective: Objective,
+    name: str | None = None,
+    *,
+    target: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Decoder:
+    """Build a decoder between an encoder and an objective, by its name, or by the path of its class.
+
+    Raises:
+        ValueError: There is no such decoder, or an option is not one of its.
+    """
+    return DECODERS.create(
+        encoder.width,
+        objective.width(encoder.patch_size, encoder.in_channels),
+        encoder.grid,
+        encoder.num_prefix_tokens,
+        name=name,
+        target=target,
+        options=options,
     )

@@ -5,8 +5,6 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mae.models.backbones.backbone import Backbone
-from mae.models.backbones.encoder import Encoder
-from mae.models.backbones.freezing import freeze_all_but
 
 POOLINGS = ("mean", "token", "all")
 
@@ -25,7 +23,7 @@ class Classifier(nn.Module):
         encoder: Every patch is seen; nothing is masked.
         head: (B, D) to (B, K), or with ``pool="all"`` (B, prefix + L, D) to (B, K).
         pool: ``mean`` over the patch tokens, the class ``token``, or ``all`` tokens for a head that pools itself.
-        blocks: How many of the last blocks learn: None all of the encoder, 0 nothing of it; see freeze_all_but.
+        blocks: How many of the last blocks learn: None all of the encoder, 0 nothing of it; see ``Backbone.freeze_all_but``.
 
     An encoder that learns, with mean pooling, pools first and normalises then, and its last norm starts afresh, as in the
     paper's released recipe. A frozen one normalises first, as it was trained.
@@ -40,10 +38,10 @@ class Classifier(nn.Module):
         self.encoder = encoder
         self.head = head
         self.pool = pool
-        self.pools_first = pool == "mean" and blocks != 0 and isinstance(encoder, Encoder)
-        self._frozen = freeze_all_but(encoder, blocks)
-        if isinstance(encoder, Encoder) and self.pools_first:
-            encoder.vit.norm.reset_parameters()
+        self.pools_first = pool == "mean" and blocks != 0
+        self._frozen = encoder.freeze_all_but(blocks)
+        if self.pools_first:
+            encoder.restart_norm()
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Classifier:
@@ -56,8 +54,8 @@ class Classifier(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """Return pooled features (B, D), or all tokens (B, prefix + L, D)."""
         prefix = self.encoder.num_prefix_tokens
-        if isinstance(self.encoder, Encoder) and self.pools_first:
-            return self.encoder.vit.norm(pool_tokens(self.encoder.trunk(images), prefix, self.pool))  # type: ignore[no-any-return]
+        if self.pools_first:
+            return self.encoder.normalize(pool_tokens(self.encoder.trunk(images), prefix, self.pool))
         return pool_tokens(self.encoder(images), prefix, self.pool)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -70,4 +68,4 @@ def check_pool(encoder: Backbone, pool: str) -> None:
     if pool not in POOLINGS:
         raise ValueError(f"pool={pool!r} is unknown: choose one of {', '.join(POOLINGS)}")
     if pool == "token" and not encoder.has_class_token:
-        raise ValueError(f"pool=token needs a class token, which {encoder.config['name']} has not: choose pool=mean")
+        raise ValueError(f"pool=token needs a class token, which {encoder.name} has not: choose pool=mean")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import torch
@@ -13,9 +13,19 @@ from torch.utils.flop_counter import FlopCounterMode
 M = TypeVar("M", bound=nn.Module)
 
 
-def parameters(module: nn.Module) -> int:
-    """Return how many parameters a module has, frozen ones too; shared ones count once, buffers not at all."""
-    return sum(parameter.numel() for parameter in module.parameters())
+def parameters(module: nn.Module, *, learning: bool = False) -> int:
+    """Return how many parameters a module has; shared ones count once, buffers not at all.
+
+    Args:
+        module: Any.
+        learning: Leave frozen ones out.
+    """
+    return count(parameter for parameter in module.parameters() if parameter.requires_grad or not learning)
+
+
+def count(tensors: Iterable[Tensor]) -> int:
+    """Return how many numbers tensors hold together."""
+    return sum(tensor.numel() for tensor in tensors)
 
 
 def multiply_adds(module: nn.Module, *inputs: Tensor | Sequence[Tensor]) -> int:

@@ -2,18 +2,51 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import partial
+from typing import Any
 
 import torch
+from timm.models import checkpoint_seq
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from mae.components.registry import Registry
 from mae.masking.plan import MaskPlan, gather_patches
 from mae.models.layers.initialize import initialize_mae
 from mae.models.layers.positions import sincos_positions
 
 
-class SelfAttentionDecoder(nn.Module):
+class Decoder(nn.Module, ABC):
+    """Encoded visible patches to what is predicted of the hidden ones.
+
+    A decoder is built as ``Class(encoder_width, patch_values, grid, num_prefix_tokens, **options)``, and its options are the keys
+    of the config group ``decoder``. Its weights are stored under ``decoder.``; a buffer ``positions`` may be missing from a file.
+
+    Attributes:
+        config: What it was made from, where a registry made it.
+    """
+
+    config: dict[str, Any]
+
+    @abstractmethod
+    def forward(self, latent: Tensor, plan: MaskPlan) -> Tensor:
+        """Predict the hidden patches.
+
+        Args:
+            latent: (B, prefix + V, D of the encoder): class and register tokens, then the visible patches in the order of
+                ``plan.keep``.
+            plan: Which patch each of them is, and which are to be predicted.
+
+        Returns:
+            (B, M, patch_values), in the order of ``plan.masked``.
+        """
+
+    def set_grad_checkpointing(self) -> None:
+        """Compute layers again on the way back, which takes less memory; a decoder that cannot keeps what it computes."""
+
+
+class SelfAttentionDecoder(Decoder):
     """MAE's decoder: mask tokens join the encoded patches in the places of the image, then a light ViT runs over all.
 
     Args:
@@ -57,6 +90,7 @@ class SelfAttentionDecoder(nn.Module):
         self.norm = norm(width)
         self.predict = nn.Linear(width, patch_values)
         self.num_prefix_tokens = num_prefix_tokens
+        self._checkpoints = False
         initialize_mae(self)
 
     def forward(self, latent: Tensor, plan: MaskPlan) -> Tensor:
@@ -67,9 +101,18 @@ class SelfAttentionDecoder(nn.Module):
         patches = self.mask_token.to(tokens.dtype).expand(B, plan.mask.shape[1], D)
         patches = patches.scatter(1, plan.keep.unsqueeze(-1).expand(-1, -1, D), visible)
         tokens = torch.cat([prefix, patches], dim=1) + self.positions
-        tokens = self.blocks(tokens)[:, self.num_prefix_tokens :]
+        run = partial(checkpoint_seq, self.blocks) if self._checkpoints else self.blocks
+        tokens = run(tokens)[:, self.num_prefix_tokens :]
         # Visible patches have served as context; only hidden ones are predicted, a quarter of the last layer less.
         return self.predict(self.norm(gather_patches(tokens, plan.masked)))  # type: ignore[no-any-return]
 
+    def set_grad_checkpointing(self) -> None:
+        """Compute blocks again on the way back."""
+        self._checkpoints = True
 
-DECODERS: dict[str, type[SelfAttentionDecoder]] = {"self_attention": SelfAttentionDecoder}
+
+DECODERS = Registry(
+    "decoder",
+    Decoder,  # type: ignore[type-abstract]
+    {"self_attention": "mae.models.decoders.SelfAttentionDecoder"},
+)

@@ -1,4 +1,4 @@
-"""What every pretraining objective has in common: an encoder, a plan that says what is hidden, and a loss on it."""
+"""What every pretraining model has in common: an encoder, a plan that says what is hidden, and an objective on it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from mae.masking.plan import MaskPlan
-from mae.models.backbones.encoder import Encoder
+from mae.masking.plan import MaskPlan, gather_patches
+from mae.models.backbones.backbone import PatchBackbone
+from mae.models.layers.patches import patchify
+from mae.objectives.objective import Objective, PixelScale
 
 
 @dataclass(frozen=True, eq=False)
 class MaskedOutput:
     """What one pass gives: ``loss`` (scalar), ``prediction`` and ``target`` for the M hidden patches, and the ``plan``.
 
-    Prediction and target are (B, M, P*P*C) pixels; or logits (B, M, cells*cells, 512) and labels (B, M, cells*cells) of colours.
+    Prediction and target are (B, M, P*P*C) pixels; or logits (B, M, cells*cells, 512) and labels (B, M, cells*cells) of colours;
+    or what else the objective asks for.
     """
 
     loss: Tensor
@@ -30,18 +34,15 @@ class MaskedModel(nn.Module, ABC):
 
     Attributes:
         encoder: What is kept of it.
-        config: Plain values that build it again.
-        normalize_pixels: Whether patches are predicted by their own mean and deviation.
-        predicts_colours: Whether classes of colours are predicted.
+        objective: What is predicted, and how it is scored.
     """
 
-    normalize_pixels: bool = False
-    predicts_colours: bool = False
-
-    def __init__(self, encoder: Encoder, config: dict[str, Any]) -> None:
+    def __init__(self, encoder: PatchBackbone, objective: Objective) -> None:
         super().__init__()
+        objective.check(patch_size=encoder.patch_size, channels=encoder.in_channels)
         self.encoder = encoder
-        self.config = config
+        self.objective = objective
+        self._scale = PixelScale(None, None)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -53,10 +54,42 @@ class MaskedModel(nn.Module, ABC):
         """P, in pixels."""
         return self.encoder.patch_size
 
+    @property
     @abstractmethod
-    def forward(self, images: Tensor, plan: MaskPlan) -> MaskedOutput:
-        """Predict what the plan hides of standardised float images (B, C, H, W)."""
+    def config(self) -> dict[str, Any]:
+        """Plain values that build it again, see ``rebuild_masked_model``."""
 
     @abstractmethod
-    def as_pixels(self, prediction: Tensor, hidden: Tensor) -> Tensor:
+    def predict_hidden(self, images: Tensor, plan: MaskPlan) -> Tensor:
+        """Return the values (B, M, width of the objective) that stand for a prediction of what the plan hides."""
+
+    def forward(self, images: Tensor, plan: MaskPlan) -> MaskedOutput:
+        """Predict what the plan hides of standardised float images (B, C, H, W), and compare."""
+        prediction = self.objective.unpack(self.predict_hidden(images, plan))
+        target = self.target(images, plan)
+        return MaskedOutput(self.objective.loss(prediction, target), prediction, target, plan)
+
+    def target(self, images: Tensor, plan: MaskPlan) -> Tensor:
+        """Return what is to be predicted of the M hidden patches, in float32 also under autocast."""
+        with torch.autocast(images.device.type, enabled=False):
+            images = images if images.dtype == torch.float64 else images.float()
+            hidden = gather_patches(patchify(images, self.patch_size), plan.masked)
+            return self.objective.target(hidden, self._pixel_scale())
+
+    def as_patches(self, prediction: Tensor, hidden: Tensor) -> Tensor:
         """Return a prediction as standardised patches (B, M, P*P*C), to look at; ``hidden`` are the true ones."""
+        return self.objective.as_patches(prediction, hidden, self._pixel_scale())
+
+    def set_grad_checkpointing(self) -> None:
+        """Compute layers again on the way back, which takes less memory.
+
+        Raises:
+            ValueError: The encoder cannot.
+        """
+        self.encoder.set_grad_checkpointing()
+
+    def _pixel_scale(self) -> PixelScale:
+        mean, std = self.encoder.pixel_mean, self.encoder.pixel_std
+        if (self._scale.mean, self._scale.std) != (mean, std):  # measured after the model was built
+            self._scale = PixelScale(mean, std)
+        return self._scale

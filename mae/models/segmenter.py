@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mae.models.backbones.backbone import Backbone
-from mae.models.backbones.freezing import freeze_all_but
+from mae.models.backbones.backbone import Backbone, DenseBackbone
 from mae.models.cost import meta_twin
 from mae.models.layers.pyramids import FPN, LEVELS, NECKS, VTFPN, SimplePyramid, group_norm
 
@@ -70,11 +69,12 @@ class Segmenter(nn.Module):
         frozen: bool = False,
     ) -> None:
         super().__init__()
+        backbone = require_maps(backbone)
         self.encoder = backbone
         self.neck = _create_neck(backbone, neck, tokens, token_width, neck_width)
         levels = len(backbone.map_widths) if len(backbone.map_widths) > 1 else LEVELS
         self.head = SemanticHead(neck_width, classes, levels, width)
-        self._frozen = freeze_all_but(backbone, 0 if frozen else None)
+        self._frozen = backbone.freeze_all_but(0 if frozen else None)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Segmenter:
@@ -90,8 +90,15 @@ class Segmenter(nn.Module):
         return _resize(logits, images.shape[-2:])
 
 
+def require_maps(backbone: Backbone) -> DenseBackbone:
+    """Return a backbone that has maps, or raise the ValueError that says what to take in its place."""
+    if not isinstance(backbone, DenseBackbone):
+        raise ValueError(f"model.name={backbone.name!r} has no feature maps to segment{backbone.instead_of_maps()}")
+    return backbone
+
+
 def _create_neck(
-    backbone: Backbone, neck: str | None, tokens: int, token_width: int, out: int
+    backbone: DenseBackbone, neck: str | None, tokens: int, token_width: int, out: int
 ) -> FPN | VTFPN | SimplePyramid:
     widths, several = backbone.map_widths, len(backbone.map_widths) > 1
     name = neck or ("fpn" if several else "simple")
@@ -99,7 +106,7 @@ def _create_neck(
         raise ValueError(f"task.neck={name!r} is unknown: choose one of {', '.join(NECKS)}")
     if several == (name == "simple"):
         has, fits = ("several maps", "fpn or vt_fpn") if several else ("one map", "simple")
-        raise ValueError(f"task.neck={name} does not fit {backbone.config['name']}, which gives {has}: choose {fits}")
+        raise ValueError(f"task.neck={name} does not fit {backbone.name}, which gives {has}: choose {fits}")
     if name == "simple":
         return SimplePyramid(widths[0], backbone.map_strides[0], out)
     if name == "fpn":

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from mae.optim.groups import parameter_groups
+from mae.optim.groups import LayerOf, parameter_groups
 from mae.optim.lars import PairedLars, biases_of
 from mae.optim.schedule import SCHEDULES, warmup_cosine, warmup_steps_down
 
@@ -26,6 +26,7 @@ def create_optimizer(
     momentum: float = 0.9,
     layer_decay: float = 1.0,
     depth: int = 0,
+    layer_of: LayerOf | None = None,
     fused: bool = False,
 ) -> Optimizer:
     """Return ``adamw``, ``sgd`` or ``lars`` over the trainable parameters of a module.
@@ -38,13 +39,16 @@ def create_optimizer(
         betas: Of AdamW; the paper pretrains with (0.9, 0.95) and fine-tunes with (0.9, 0.999).
         momentum: Of SGD and LARS.
         layer_decay: Factor on the learning rate from each layer to the one before it.
-        depth: Number of encoder blocks.
+        depth: Number of the encoder's layers.
+        layer_of: Gives the layer of a parameter of the encoder, see ``parameter_groups``.
         fused: One kernel for all parameters of AdamW, on a CPU or GPU.
 
     Raises:
         ValueError: The optimizer is unknown.
     """
-    groups: list[dict[str, Any]] = parameter_groups(module, lr, weight_decay, layer_decay=layer_decay, depth=depth)
+    groups: list[dict[str, Any]] = parameter_groups(
+        module, lr, weight_decay, layer_decay=layer_decay, depth=depth, layer_of=layer_of
+    )
     if name == "adamw":
         return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=fused)
     if name == "sgd":

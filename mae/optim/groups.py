@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
+LayerOf = Callable[[str], int]
+ENCODER = "encoder."
 NO_DECAY_TOKENS = ("cls_token", "reg_token", "mask_token", "pos_embed", "latent")
-
-
-def layer_index(name: str, depth: int) -> int:
-    """Return the layer of a parameter: 0 embeddings, 1 to depth the encoder's blocks, depth + 1 what follows them."""
-    block = re.search(r"(?:^|\.)vit\.blocks\.(\d+)\.", name)
-    if block:
-        return int(block.group(1)) + 1
-    if re.search(r"(?:^|\.)vit\.(patch_embed|pos_embed|cls_token|reg_token|norm_pre)\b", name):
-        return 0
-    return depth + 1
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:
@@ -26,7 +18,13 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
 
 
 def parameter_groups(
-    module: nn.Module, lr: float, weight_decay: float, *, layer_decay: float = 1.0, depth: int = 0
+    module: nn.Module,
+    lr: float,
+    weight_decay: float,
+    *,
+    layer_decay: float = 1.0,
+    depth: int = 0,
+    layer_of: LayerOf | None = None,
 ) -> list[dict[str, Any]]:
     """Group the trainable parameters for an optimizer.
 
@@ -38,7 +36,9 @@ def parameter_groups(
         lr: The learning rate of the last layer.
         weight_decay: For the parameters that decay.
         layer_decay: 1 gives every layer the same rate.
-        depth: Number of encoder blocks; needed with layer-wise decay.
+        depth: Number of the encoder's layers.
+        layer_of: Gives the layer of a parameter of ``module.encoder`` by its name there: 0 embeddings, 1 to depth the layers,
+            depth + 1 what follows them, as all else does. Needed with layer-wise decay.
 
     Returns:
         Groups with ``name``, ``params``, ``lr``, ``weight_decay`` and whether they are ``decaying`` (matrices, whatever the
@@ -48,7 +48,9 @@ def parameter_groups(
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        layer = layer_index(name, depth) if layer_decay != 1.0 else depth + 1
+        layer = depth + 1
+        if layer_of is not None and layer_decay != 1.0 and name.startswith(ENCODER):
+            layer = layer_of(name.removeprefix(ENCODER))
         decay = decays(name, parameter)
         group = groups.setdefault(
             (layer, decay),

@@ -16,15 +16,6 @@ from mae.data.statistics import shown_channels
 from mae.report.curves import run_curves
 from mae.report.tables import Table
 
-CAPTION_NORMALIZED = (
-    "Validation images: what went in, what the encoder saw, what the decoder predicted, and both together. Each hidden patch is "
-    "shown with its own true mean and deviation, which the model does not predict."
-)
-CAPTION_PLAIN = "Validation images: what went in, what the encoder saw, what the decoder predicted, and both together."
-CAPTION_CORRUPTED = (
-    "Validation images: what went in, what the encoder saw (grey is the mask embedding, and some patches stand in for others), "
-    "what it predicted of corrupted patches, and the rest beside it."
-)
 CAPTION_SEGMENTED = "Images that are scored, with their masks, what was predicted, and where the two differ."
 TITLES = {
     "pretrain": "Pretraining",
@@ -72,6 +63,7 @@ def write_run_report(
     *,
     tables: Sequence[Table] = (),
     figures: Sequence[Figure] = (),
+    caption: str = "",
 ) -> Path:
     """Write ``report.html`` of a run.
 
@@ -83,6 +75,7 @@ def write_run_report(
         choices: Lines ``key=value: reason``.
         tables: Results beside their baselines.
         figures: Beside the curves of the run's metrics.
+        caption: What its reconstructions show, in the objective's words.
 
     Returns:
         The page.
@@ -95,7 +88,7 @@ def write_run_report(
         verdicts=verdicts,
         tiles=tiles(results),
         tables=tables,
-        pictures=run_pictures(folder, config),
+        pictures=run_pictures(folder, config, caption),
         pictures_title="Segmentations" if results.get("task") == "segmentation" else None,
         curves=[*figures, *run_curves(folder, results)],
         choices=[choice.split(": ", 1) for choice in choices],
@@ -114,7 +107,7 @@ def data_name(options: Mapping[str, Any]) -> str:
     return options.get("name") or Path(options.get("root") or options["source"]).name or options["source"]
 
 
-def run_pictures(folder: Path, config: Mapping[str, Any]) -> list[Picture]:
+def run_pictures(folder: Path, config: Mapping[str, Any], caption: str) -> list[Picture]:
     """Return the final reconstructions and the first ones that were drawn in training; or segmentations."""
     segmentations = folder / "pictures" / "segmentations.png"
     if segmentations.is_file():
@@ -122,10 +115,6 @@ def run_pictures(folder: Path, config: Mapping[str, Any]) -> list[Picture]:
     final = folder / "pictures" / "reconstructions.png"
     if not final.is_file():
         return []
-    objective = config["objective"]
-    caption = CAPTION_NORMALIZED if objective.get("normalize") else CAPTION_PLAIN
-    if objective["name"] == "masked_patch_prediction":
-        caption = CAPTION_CORRUPTED
     caption += _colours(config["data"])
     pictures = [Picture.read(final, caption)]
     earlier = sorted((folder / "pictures").glob("epoch_*.png"))

@@ -12,14 +12,11 @@ from torch import Tensor
 
 from mae.data.loading.batches import Batch
 from mae.data.statistics import pixel_tensors, standardize
-from mae.masking.samplers import derive_seed
-from mae.models.backbones.encoder import Encoder
+from mae.masking.seeds import LAYERS, derive_seed
 from mae.models.classifier import Classifier
-from mae.models.layers.patches import as_pair, patch_grid
-from mae.models.layers.positions import resample_positions
+from mae.models.layers.patches import as_pair
 from mae.models.segmenter import Segmenter
 from mae.training.optimization import Optimization
-from mae.training.pretraining import LAYERS
 
 
 class DownstreamModule(L.LightningModule):
@@ -52,11 +49,11 @@ class DownstreamModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let weights that were trained at another image size fit: positions are resampled in two dimensions."""
-        encoder, state, table = self.model.encoder, checkpoint["state_dict"], "model.encoder.vit.pos_embed"
-        if isinstance(encoder, Encoder) and table in state:
-            size = checkpoint["hyper_parameters"]["model"]["encoder"]["image_size"]
-            stored = patch_grid(as_pair(size), encoder.patch_size)
-            state[table] = resample_positions(state[table], stored, encoder.grid, encoder.position_prefix)
+        state, start = checkpoint["state_dict"], "model.encoder."
+        trained_at = as_pair(checkpoint["hyper_parameters"]["model"]["encoder"]["image_size"])
+        weights = {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
+        fitting = self.model.encoder.fit_weights(weights, trained_at)
+        state.update({start + key: value for key, value in fitting.items()})
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Make drop path, Mixup and erasing functions of (seed, rank, epoch, batch): a resume repeats them."""

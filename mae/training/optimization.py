@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from mae.optim.build import create_optimizer, create_schedule
+from mae.optim.groups import LayerOf
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Optimization:
         final_lr: Learning rate at the end, as a share of the peak.
         schedule: cosine, or steps.
         fall_every: Steps after which the learning rate falls to a tenth, with steps.
+        layer_of: Gives the layer of a parameter of the encoder by its name, for layer-wise decay.
         fused: Update all parameters in one kernel, where AdamW has one for their device.
     """
 
@@ -44,6 +46,7 @@ class Optimization:
     schedule: str = "cosine"
     fall_every: int | None = None
     fused: bool = True
+    layer_of: LayerOf | None = None
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """Return the optimizer over what is trainable."""
@@ -57,6 +60,7 @@ class Optimization:
             momentum=self.momentum,
             layer_decay=self.layer_decay,
             depth=self.depth,
+            layer_of=self.layer_of,
             fused=self.fused and bool(parameters) and parameters[0].device.type in ("cpu", "cuda"),
         )
 

@@ -14,12 +14,10 @@ from mae.checkpoints.format import describe
 from mae.data.loading.batches import Batch
 from mae.data.statistics import standardize
 from mae.masking.plan import MaskPlan
-from mae.masking.samplers import RandomMasking, derive_seed, seeded_generator
+from mae.masking.samplers import MaskSampler
+from mae.masking.seeds import LAYERS, MASKS, VALIDATION, derive_seed, seeded_generator
 from mae.models.masked_model import MaskedModel
 from mae.training.optimization import Optimization
-
-MASKS, VALIDATION, LAYERS, PROBE = 1, 2, 3, 4
-"""First numbers of the keys of the random streams: training masks, validation masks, what layers draw, the online probe."""
 
 
 class PretrainingModule(L.LightningModule):
@@ -39,7 +37,7 @@ class PretrainingModule(L.LightningModule):
     def __init__(
         self,
         model: MaskedModel,
-        sampler: RandomMasking,
+        sampler: MaskSampler,
         optimization: Optimization,
         *,
         validation_images: int,

@@ -10,6 +10,7 @@ from timm.layers import DropPath
 from torch import nn
 
 from mae.models.backbones.backbone import Backbone
+from mae.models.cost import count, parameters
 from mae.training.optimization import Optimization
 
 Rows = list[tuple[str, str]]
@@ -17,11 +18,9 @@ Rows = list[tuple[str, str]]
 
 def model_rows(encoder: Backbone, model: nn.Module) -> Rows:
     """Return rows on the model: sizes, what is trainable, drop path."""
-    total = sum(parameter.numel() for parameter in model.parameters())
-    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     return [
         ("encoder", encoder.describe()),
-        ("parameters", f"{total:,}, of which {trainable:,} are trained"),
+        ("parameters", f"{parameters(model):,}, of which {parameters(model, learning=True):,} are trained"),
         ("drop path", _drop_path(encoder)),
     ]
 
@@ -43,7 +42,7 @@ def optimization_rows(
     per_layer = f"{optimization.lr:.3g} = base_lr {base_lr:g} x {batch_size} / 256"
     if len(set(layers.values())) > 1:
         per_layer += "; " + ", ".join(f"{name} {rate:.2g}" for name, rate in layers.items())
-    decayed = sum(p.numel() for group in groups if group["weight_decay"] for p in group["params"])
+    decayed = sum(count(group["params"]) for group in groups if group["weight_decay"])
     rows = [
         ("optimizer", f"{optimization.name}, weight decay {optimization.weight_decay:g} on {decayed:,} parameters"),
         ("learning rate", per_layer),

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import mae
-from mae.checkpoints.load import autoencoder_from, encoder_from, read_checkpoint
+from mae.checkpoints.load import autoencoder_from, encoder_from
+from mae.checkpoints.read import read_checkpoint
 
 KINDS = {
     "square": {},

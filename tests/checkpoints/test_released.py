@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import mae
-from mae.checkpoints.load import autoencoder_from, encoder_from, read_checkpoint
+from mae.checkpoints.load import autoencoder_from, encoder_from
+from mae.checkpoints.read import read_checkpoint
 
 OUTER = [
     "cls_token",

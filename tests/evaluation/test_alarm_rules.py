@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mae.evaluation import alarm_rules as alarms
+from mae.objectives.objective import Trivial
 
 
 def at(share: float, total: int = 1000) -> alarms.Moment:
@@ -10,9 +11,9 @@ def at(share: float, total: int = 1000) -> alarms.Moment:
 
 
 def test_a_loss_near_the_trivial_one_is_nothing_learned_after_a_fair_part() -> None:
-    assert alarms.learns_nothing(0.99, (1.0, "a guess"), at(0.24)) is None
-    assert alarms.learns_nothing(0.97, (1.0, "a guess"), at(1.0)) is None
-    text = alarms.learns_nothing(0.99, (1.0, "a guess"), at(0.25))
+    assert alarms.learns_nothing(0.99, Trivial(1.0, "a guess"), at(0.24)) is None
+    assert alarms.learns_nothing(0.97, Trivial(1.0, "a guess"), at(1.0)) is None
+    text = alarms.learns_nothing(0.99, Trivial(1.0, "a guess"), at(0.25))
     assert text is not None
     assert "near 1.00, which a guess would score" in text
     assert "after 25% of the run" in text
@@ -20,8 +21,8 @@ def test_a_loss_near_the_trivial_one_is_nothing_learned_after_a_fair_part() -> N
 
 
 def test_the_trivial_loss_is_lower_where_patches_are_flat() -> None:
-    assert alarms.learns_nothing(0.5, (0.5, "a guess"), at(0.5)) is not None
-    assert alarms.learns_nothing(0.48, (0.5, "a guess"), at(0.5)) is None
+    assert alarms.learns_nothing(0.5, Trivial(0.5, "a guess"), at(0.5)) is not None
+    assert alarms.learns_nothing(0.48, Trivial(0.5, "a guess"), at(0.5)) is None
 
 
 def test_a_rank_below_two_is_a_collapse_in_the_second_half() -> None:
@@ -37,8 +38,8 @@ def test_a_rank_below_two_is_a_collapse_in_the_second_half() -> None:
 
 
 def test_a_run_of_seconds_is_not_judged() -> None:
-    assert alarms.learns_nothing(1, (1, "a guess"), at(0.99, total=100)) is None
-    assert alarms.learns_nothing(1, (1, "a guess"), at(1, total=100)) is not None
+    assert alarms.learns_nothing(1, Trivial(1, "a guess"), at(0.99, total=100)) is None
+    assert alarms.learns_nothing(1, Trivial(1, "a guess"), at(1, total=100)) is not None
     assert alarms.rank_collapsed(1, 50, at(0.99, total=100)) is None
     assert alarms.rank_collapsed(1, 50, at(1, total=100)) is not None
     assert alarms.below_untrained(0.1, 0.5, at(0.99, total=100)) is None
@@ -73,25 +74,10 @@ def test_neighbours_worse_than_before_training_are_an_alarm_in_the_second_half()
     assert "epochs" in text
 
 
-def test_more_than_half_of_the_patches_flat() -> None:
-    assert alarms.mostly_flat(0.5) is None
-    text = alarms.mostly_flat(0.51)
-    assert text is not None
-    assert text.startswith("51% of the patches")
-    assert "objective.normalize=false" in text
-
-
 def test_a_loss_that_is_no_number_names_the_step_and_two_ways_out() -> None:
     text = alarms.not_a_number(1234)
     assert text.startswith("The loss is not a number after step 1,234")
     assert "optim.base_lr" in text
     assert "optim.clip_norm=1" in text
     # It is said once, and not as slow learning too.
-    assert alarms.learns_nothing(float("nan"), (1.0, "a guess"), at(1.0)) is None
-
-
-def test_the_trivial_loss_is_that_of_the_objective() -> None:
-    normalized, colours = {"patch_mean_loss": 0.9}, {"patch_mean_loss": 0.9, "label_entropy": 4.2}
-    assert alarms.trivial_loss(normalized, True) == (0.9, "predicting each patch's mean")
-    assert alarms.trivial_loss(normalized, False) is None
-    assert alarms.trivial_loss(colours, False) == (4.2, "knowing how frequent each colour is")
+    assert alarms.learns_nothing(float("nan"), Trivial(1.0, "a guess"), at(1.0)) is None

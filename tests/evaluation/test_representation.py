@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from mae.data.loading.batches import Batch
-from mae.evaluation.representation import feature_std, flat_patches, label_entropy, patch_figures, rankme
+from mae.evaluation.representation import feature_std, flat_patches, patch_figures, rankme, unit_patches
+from mae.models.layers.patches import patchify
 
 
 def orthonormal(rows: int, columns: int) -> torch.Tensor:
@@ -80,10 +81,9 @@ def test_figures_are_of_all_patches_and_the_loss_is_that_of_predicting_means() -
     assert figures["patch_mean_loss"] == pytest.approx(0.5 * 31 / 32, rel=1e-3)
 
 
-def test_the_entropy_of_colours_is_that_of_their_frequencies() -> None:
-    pixels = torch.zeros(1, 3, 4, 16, dtype=torch.uint8)
-    pixels[..., 4:8], pixels[..., 8:] = 128, 255  # a quarter, a quarter and a half
-    batch = Batch(pixels, torch.zeros(1), torch.zeros(1))
-    expected = 0.25 * math.log(4) * 2 + 0.5 * math.log(2)
-    assert label_entropy([batch], 4, 1) == pytest.approx(expected)
-    assert label_entropy([batch, batch], 4, 4) == pytest.approx(expected)
+def test_patches_of_any_dtype_are_pixels_in_zero_to_one() -> None:
+    pixels = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    batches = [Batch(part, torch.zeros(1), torch.zeros(1)) for part in (pixels, pixels / 255)]
+    whole, floats = unit_patches(batches, 4)
+    assert torch.equal(whole, patchify(pixels / 255, 4))
+    assert torch.equal(floats, whole)

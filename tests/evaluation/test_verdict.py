@@ -7,11 +7,16 @@ from typing import Any
 import pytest
 
 from mae.evaluation.verdict import pretraining_verdicts
+from mae.objectives.corrupted import CorruptedPatches
+from mae.objectives.objective import Objective
+from mae.objectives.pixels import Pixels
+
+NORMALISED = Pixels(normalize=True)
 
 
-def verdict(**changes: Any) -> str:
-    good = {"val_loss": 0.5, "normalize_pixels": True, "knn_top1": 0.9, "knn_top1_random": 0.5, "knn_top1_pixels": 0.7}
-    return " ".join(pretraining_verdicts({**good, **changes}))
+def verdict(objective: Objective = NORMALISED, **changes: Any) -> str:
+    good = {"val_loss": 0.5, "knn_top1": 0.9, "knn_top1_random": 0.5, "knn_top1_pixels": 0.7}
+    return " ".join(pretraining_verdicts({**good, **changes}, objective))
 
 
 BAD = ("below", "no better", "Train longer", "nothing has been learned", "raw pixels are still")
@@ -46,11 +51,11 @@ def test_a_loss_near_one_is_called_nothing_learned_only_where_one_is_nothing() -
     assert "nothing has been learned" in verdict(val_loss=0.99)
     assert "nothing has been learned" not in verdict(val_loss=0.9)
     # Of plain pixels the scale is another.
-    assert "nothing has been learned" not in verdict(val_loss=0.99, normalize_pixels=False)
+    assert "nothing has been learned" not in verdict(Pixels(normalize=False), val_loss=0.99)
 
 
 def test_without_labels_no_accuracy_is_claimed() -> None:
-    text = " ".join(pretraining_verdicts({"val_loss": 0.5, "normalize_pixels": True}))
+    text = " ".join(pretraining_verdicts({"val_loss": 0.5}, NORMALISED))
     assert "No labels" in text
     assert "%" not in text
 
@@ -63,7 +68,7 @@ def test_a_probe_and_the_rank_are_told_where_they_were_measured() -> None:
 
 
 def test_a_probe_without_knn_is_an_accuracy() -> None:
-    text = " ".join(pretraining_verdicts({"val_loss": 0.5, "normalize_pixels": True, "probe_top1": 0.5}))
+    text = " ".join(pretraining_verdicts({"val_loss": 0.5, "probe_top1": 0.5}, NORMALISED))
     assert "No labels" not in text
     assert "50.0%" in text
 
@@ -71,8 +76,7 @@ def test_a_probe_without_knn_is_an_accuracy() -> None:
 def test_what_was_raised_while_training_is_among_the_verdicts_in_order() -> None:
     raised = ["Waiting for data 60% of the time.", "The rank has collapsed."]
     sentences = pretraining_verdicts(
-        {"val_loss": 0.5, "normalize_pixels": False, "knn_top1": 0.9, "knn_top1_random": 0.5, "knn_top1_pixels": 0.7}
-        | {"alarms": raised}
+        {"val_loss": 0.5, "knn_top1": 0.9, "knn_top1_random": 0.5, "knn_top1_pixels": 0.7, "alarms": raised}, NORMALISED
     )
     assert sentences[-2:] == [f"While training: {sentence}" for sentence in raised]
 
@@ -88,3 +92,9 @@ def test_a_run_that_diverged_is_told_so_once(alarms: list[str]) -> None:
     assert text.count("The loss is not a number") == 1
     assert "of no use" in text
     assert "kNN" not in text
+
+
+def test_each_objective_says_what_its_loss_is_measured_on() -> None:
+    assert "on hidden, normalised patches; predicting each patch's mean would" in verdict()
+    assert "0.500 on hidden patches. kNN" in verdict(Pixels(normalize=False))
+    assert "on colours of corrupted patches; knowing how" in verdict(CorruptedPatches(), label_entropy=4.2)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from mae.masking.corruption import MASKED, CorruptionPlan
-from mae.masking.samplers import RandomCorruption, create_sampler, seeded_generator
+from mae.masking.samplers import RandomCorruption
+from mae.masking.seeds import seeded_generator
 
 GRID = (8, 8)
 
@@ -82,6 +83,6 @@ def test_a_generator_repeats_and_another_device_keeps_the_plan(plan: CorruptionP
 
 def test_shares_that_do_not_add_up_are_refused() -> None:
     with pytest.raises(ValueError, match=r"masking\.masked=0\.9 and masking\.swapped=0\.2 are no shares"):
-        create_sampler("corruption", ratio=0.5, masked=0.9, swapped=0.2)
+        RandomCorruption(0.5, masked=0.9, swapped=0.2)
     with pytest.raises(ValueError, match=r"noise of shape \(2, 64\) is not \(B, 3, 64\)"):
         CorruptionPlan.draw(torch.rand(2, 64), GRID, 0.5)

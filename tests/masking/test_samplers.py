@@ -5,7 +5,8 @@ import itertools
 import pytest
 import torch
 
-from mae.masking.samplers import RandomMasking, create_sampler, seeded_generator
+from mae.masking.samplers import MASKINGS, RandomMasking
+from mae.masking.seeds import seeded_generator
 
 
 def hidden_patches(*key: int, batch: int = 4) -> list[list[int]]:
@@ -64,6 +65,8 @@ def test_a_sampler_can_be_checked_before_training_starts():
 
 
 def test_samplers_are_made_by_name_and_an_unknown_name_lists_the_known():
-    assert create_sampler("random", ratio=0.5).check((4, 4)) == 8
-    with pytest.raises(ValueError, match=r"masking\.name='rondom' .*: choose one of .*random"):
-        create_sampler("rondom")
+    assert MASKINGS.create(name="random", options={"ratio": 0.5}).check((4, 4)) == 8
+    with pytest.raises(
+        ValueError, match=r"masking\.name='rondom' is unknown: did you mean random\? It is one of random"
+    ):
+        MASKINGS.create(name="rondom")

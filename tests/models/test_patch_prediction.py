@@ -9,10 +9,12 @@ import torch
 
 from mae.evaluation.reconstruct import reconstruct
 from mae.masking.corruption import MASKED, CorruptionPlan
-from mae.masking.samplers import RandomCorruption, seeded_generator
+from mae.masking.samplers import RandomCorruption
+from mae.masking.seeds import seeded_generator
 from mae.models.backbones.encoder import Encoder
 from mae.models.layers.patches import patchify
-from mae.models.patch_prediction import TARGETS, MaskedPatchPredictor
+from mae.models.patch_prediction import MaskedPatchPredictor
+from mae.objectives.corrupted import TARGETS, CorruptedPatches
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
@@ -22,7 +24,7 @@ def build(target: str = "mean_colour", **changes: object) -> MaskedPatchPredicto
     sizes = {"image_size": 16, "patch_size": 4, "width": 32, "depth": 2, "heads": 2, **changes}
     encoder = Encoder("vit_tiny_patch16_224", **sizes)  # type: ignore[arg-type]
     encoder.set_pixel_statistics(MEAN[: encoder.in_channels], STD[: encoder.in_channels])
-    return MaskedPatchPredictor(encoder, target).eval()
+    return MaskedPatchPredictor(encoder, CorruptedPatches(target)).eval()
 
 
 def draw(batch: int = 2, seed: int = 0) -> CorruptionPlan:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,10 @@ def model() -> Classifier:
     return Classifier(encoder, LinearHead(32, 5))
 
 
+def layers(model: Classifier) -> dict[str, Any]:
+    return {"layer_decay": 0.65, "depth": 2, "layer_of": model.encoder.layer_of}
+
+
 def layer(name: str) -> int:
     """The layer of a parameter of the two-block classifier, by hand."""
     if name.startswith("encoder.vit.blocks."):
@@ -31,7 +36,16 @@ def cosine(step: int) -> float:
 
 def test_layer_decay_moves_each_layer_at_its_own_rate_at_every_step_of_the_schedule(model):
     # Plain SGD moves a parameter of gradient one by its learning rate, so what moves it is what it is said to be.
-    optimizer = create_optimizer(model, name="sgd", lr=0.1, weight_decay=0.0, momentum=0.0, layer_decay=0.65, depth=2)
+    optimizer = create_optimizer(
+        model,
+        name="sgd",
+        lr=0.1,
+        weight_decay=0.0,
+        momentum=0.0,
+        layer_decay=0.65,
+        depth=2,
+        layer_of=model.encoder.layer_of,
+    )
     schedule = create_schedule(optimizer, warmup_steps=2, total_steps=10)
 
     for step in range(10):
@@ -48,7 +62,9 @@ def test_layer_decay_moves_each_layer_at_its_own_rate_at_every_step_of_the_sched
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "lars"])
 def test_the_rate_of_every_group_follows_the_schedule(model, name):
-    optimizer = create_optimizer(model, name=name, lr=0.1, weight_decay=0.05, layer_decay=0.65, depth=2)
+    optimizer = create_optimizer(
+        model, name=name, lr=0.1, weight_decay=0.05, layer_decay=0.65, depth=2, layer_of=model.encoder.layer_of
+    )
     schedule = create_schedule(optimizer, warmup_steps=2, total_steps=10)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
 

@@ -25,7 +25,9 @@ def named_groups(module, groups) -> list[tuple[set[str], float, float]]:
 def test_the_groups_of_a_two_block_classifier_are_those_written_out_here():
     model = Classifier(Encoder("vit_tiny_patch16_224", **SMALL), LinearHead(32, 5))
 
-    groups = parameter_groups(model, lr=1.0, weight_decay=0.05, layer_decay=0.5, depth=2)
+    groups = parameter_groups(
+        model, lr=1.0, weight_decay=0.05, layer_decay=0.5, depth=2, layer_of=model.encoder.layer_of
+    )
 
     # Layer 0 embeds, 1 and 2 are the blocks, 3 is what follows them.
     expected = [
@@ -48,7 +50,9 @@ def test_the_groups_of_a_two_block_classifier_are_those_written_out_here():
 def test_the_groups_of_the_last_block_alone_are_those_written_out_here():
     model = Classifier(Encoder("vit_tiny_patch16_224", **SMALL), LinearHead(32, 5), blocks=1)
 
-    groups = parameter_groups(model, lr=1.0, weight_decay=0.05, layer_decay=0.5, depth=2)
+    groups = parameter_groups(
+        model, lr=1.0, weight_decay=0.05, layer_decay=0.5, depth=2, layer_of=model.encoder.layer_of
+    )
 
     # The last block keeps its place in the decay: 2 of 3, whatever is frozen before it.
     assert named_groups(model, groups) == [
@@ -62,7 +66,9 @@ def test_the_groups_of_the_last_block_alone_are_those_written_out_here():
 def test_the_groups_of_half_a_block_are_those_written_out_here():
     model = Classifier(Encoder("vit_tiny_patch16_224", **SMALL), LinearHead(32, 5), blocks=0.5)
 
-    groups = parameter_groups(model, lr=1.0, weight_decay=0.05, layer_decay=0.5, depth=2)
+    groups = parameter_groups(
+        model, lr=1.0, weight_decay=0.05, layer_decay=0.5, depth=2, layer_of=model.encoder.layer_of
+    )
 
     last = "encoder.vit.blocks.1"
     assert named_groups(model, groups) == [
@@ -86,7 +92,9 @@ def test_the_groups_of_an_attentive_probe_are_those_written_out_here(layer_decay
         blocks=0,
     )
 
-    groups = parameter_groups(model, lr=0.3, weight_decay=0.05, layer_decay=layer_decay, depth=2)
+    groups = parameter_groups(
+        model, lr=0.3, weight_decay=0.05, layer_decay=layer_decay, depth=2, layer_of=model.encoder.layer_of
+    )
 
     # The query is a token: no weight decay.
     pool = "head.pool"
@@ -135,7 +143,9 @@ def test_every_learning_parameter_is_in_one_group_and_no_frozen_one_in_any(tiny_
     model = tiny_autoencoder()
     model.encoder.vit.blocks[0].requires_grad_(False)
 
-    groups = parameter_groups(model, lr=1.0, weight_decay=0.05, layer_decay=layer_decay, depth=2)
+    groups = parameter_groups(
+        model, lr=1.0, weight_decay=0.05, layer_decay=layer_decay, depth=2, layer_of=model.encoder.layer_of
+    )
 
     grouped = [id(parameter) for group in groups for parameter in group["params"]]
     assert len(grouped) == len(set(grouped))
@@ -144,7 +154,9 @@ def test_every_learning_parameter_is_in_one_group_and_no_frozen_one_in_any(tiny_
 
 def test_blocks_of_the_decoder_are_no_layers_of_the_encoder(tiny_autoencoder):
     model = tiny_autoencoder()
-    groups = parameter_groups(model, lr=1.0, weight_decay=0.05, layer_decay=0.5, depth=2)
+    groups = parameter_groups(
+        model, lr=1.0, weight_decay=0.05, layer_decay=0.5, depth=2, layer_of=model.encoder.layer_of
+    )
 
     for names, lr, _ in named_groups(model, groups):
         if any(name.startswith("decoder.") for name in names):

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 import mae
-from mae.config.choices import Choices, Machine, choose_finetuning
+from mae.config.choices import Choices, Machine
+from mae.config.choosing.finetuning import choose_finetuning
 from mae.config.composing import compose
 from mae.data.loading.batches import Batch
 from mae.data.statistics import false_colours, measure_pixels, pixel_tensors, shown_channels, standardize

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from mae.config.schema.fields import Group
+
+TARGET = "_target_"
 
 
 class Component(Group):
@@ -14,13 +16,13 @@ class Component(Group):
 
     Attributes:
         name: Under which the class is registered; None where something else decides.
-        target: A class of anybody's, ``package.module.Class``, in place of a name; ``_target_`` in YAML.
+        class_path: A class of anybody's, ``package.module.Class``, in place of a name; ``_target_`` in YAML.
     """
 
-    model_config = ConfigDict(extra="allow", populate_by_name=True)
+    model_config = ConfigDict(extra="allow")
 
     name: str | None = None
-    target: str | None = Field(default=None, alias="_target_")
+    class_path: str | None = Field(default=None, alias="_target_")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -32,6 +34,16 @@ class Component(Group):
         """Name and options."""
         return {"name": self.name, **self.options}
 
+    @property
+    def title(self) -> str | None:
+        """What a person calls it."""
+        return self.class_path or self.name
+
     def get(self, option: str) -> Any:
         """Return an argument, None where it is not given."""
         return self.options.get(option)
+
+    @model_serializer(mode="wrap")
+    def _without_a_class(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        return {key: value for key, value in values.items() if value is not None or key not in (TARGET, "class_path")}

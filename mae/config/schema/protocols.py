@@ -38,18 +38,16 @@ class Probe(Protocol):
 class LinearProbe(Probe):
     """A linear classifier on frozen features (He et al. 2021, appendix A.1)."""
 
-    name: Literal["linear_probe"]
+    name: Literal["linear_probe"] = key("the option of protocol=")
     pool: Pool = key("mean of the patch tokens, or the class token")
-    sweep: bool = key(
-        "extract the features once, and train heads for every pooling, normalisation and learning rate side by side"
-    )
+    sweep: bool = key("on features extracted once, a head for each pooling, norm and learning rate; validation chooses")
     sweep_factors: list[float] = key("times optim.base_lr, of a sweep")
 
 
 class MlpProbe(Probe):
     """A classifier of two layers on frozen features."""
 
-    name: Literal["mlp_probe"]
+    name: Literal["mlp_probe"] = key("the option of protocol=")
     pool: Pool = key("mean of the patch tokens, or the class token")
     hidden: int | None = key("width of the hidden layer; null takes the encoder's", least=1)
     activation: Literal["relu", "gelu", "tanh"] = key("of the hidden layer", default="gelu")
@@ -58,7 +56,7 @@ class MlpProbe(Probe):
 class AttentiveProbe(Probe):
     """A learned query attends to all frozen tokens, then a linear classifier (Chen et al. 2022, arXiv 2202.03026)."""
 
-    name: Literal["attentive_probe"]
+    name: Literal["attentive_probe"] = key("the option of protocol=")
     heads: int | None = key("attention heads of the query; null takes the encoder's", least=1)
     mlp_ratio: float = key("hidden width of the MLP behind the attention, over the encoder's", least=0.1)
 
@@ -73,7 +71,7 @@ class Tuning(Protocol):
 class Finetune(Tuning):
     """Every layer learns (He et al. 2021, appendix A.1)."""
 
-    name: Literal["finetune"]
+    name: Literal["finetune"] = key("the option of protocol=")
     pool: Pool = key("mean of the patch tokens, then the norm; or the class token, normalised before")
     head: Literal["linear", "mlp"] = key("mlp puts a hidden layer before the last one", default="linear")
     hidden: int | None = key("width of the hidden layer; null takes the encoder's", least=1, default=None)
@@ -99,14 +97,14 @@ class Finetune(Tuning):
 class PartialFinetune(Finetune):
     """The last blocks learn, and what comes before them stays frozen (He et al. 2021, figure 9)."""
 
-    name: Literal["partial_finetune"]  # type: ignore[assignment]
+    name: Literal["partial_finetune"] = key("the option of protocol=")  # type: ignore[assignment]
     blocks: float = key("of the last blocks; 0.5 is the MLP of the last one", least=0)
 
 
 class Dense(Tuning):
     """Dense prediction: neck and head learn, and the encoder with them."""
 
-    name: Literal["dense"]
+    name: Literal["dense"] = key("the option of protocol=")
     frozen: bool = key("leave the encoder as it is")
 
 
@@ -115,7 +113,7 @@ class Features(Protocol):
 
     trains: ClassVar[bool] = False
 
-    name: Literal["features"]
+    name: Literal["features"] = key("the option of protocol=")
     pool: Pool = key("mean of the patch tokens, or the class token")
     draws: int = key("of the labels, for each point of the few-shot curves", least=1)
 
@@ -135,7 +133,7 @@ class Classification(Group):
 class Segmentation(Group):
     """A class for each pixel."""
 
-    name: Literal["segmentation"]
+    name: Literal["segmentation"] = key("the option of task=")
     neck: Literal["fpn", "vt_fpn", "simple"] | None = key(
         "fpn or vt_fpn for a network with several maps, simple for a ViT; null takes what fits"
     )

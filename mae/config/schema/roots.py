@@ -10,7 +10,7 @@ from mae.config.schema.components import Component
 from mae.config.schema.data import AnyData
 from mae.config.schema.fields import Chosen, Group, key
 from mae.config.schema.protocols import AnyProtocol, AnyTask, Classification
-from mae.config.schema.training import AnyLogger, Callbacks, Optim, Trainer
+from mae.config.schema.training import AnyLogger, Callbacks, Debug, Optim, Trainer
 
 NUMBERS = "the number of images and the machine"
 Label = Annotated[int, Field(ge=1)]
@@ -20,7 +20,7 @@ class RunConfig(Group):
     """What both scripts have."""
 
     run_dir: Chosen[str] = key("folder of the run", chosen_by="the time: runs/<stage>/<time>")
-    seed: int = key("of everything that is drawn", least=0)
+    seed: int = key("of everything that is drawn, labels too", least=0)
     epochs: Chosen[int] = key("passes over the training images", chosen_by=NUMBERS, least=1)
     batch_size: Chosen[int] = key(
         "images per optimizer step, over all devices and accumulation", chosen_by=NUMBERS, least=1
@@ -32,6 +32,7 @@ class RunConfig(Group):
     trainer: Trainer
     logger: AnyLogger
     callbacks: Callbacks
+    debug: Debug = Field(default_factory=Debug)
 
     def plain(self) -> dict[str, Any]:
         """Return plain values, as they are kept in config.yaml."""
@@ -53,7 +54,8 @@ class FinetuneConfig(RunConfig):
     labels_per_class: int | None = key("this many training labels of every class; null: all", least=1)
     label_fraction: float | None = key("this share of the training labels; null: all", above=0, most=1)
     baselines: Chosen[bool] = key(
-        "also train from random weights, and classify raw pixels", chosen_by="the protocol and the length of the run"
+        "beside it, train from random weights and classify raw pixels",
+        chosen_by="the protocol and the length of the run",
     )
     evaluate_only: bool = key("score a finished classifier: evaluate_only=true checkpoint=RUN", default=False)
     protocol: AnyProtocol

@@ -42,7 +42,9 @@ class Trainer(Group):
     grad_checkpointing: bool = key("compute blocks again on the way back: less memory, a third slower")
     compile: bool = key("torch.compile the model")
     validate_every: Chosen[int] = key("epochs", chosen_by=NUMBERS, least=1)
-    save_minutes: float = key("between checkpoints within an epoch", least=0, default=15)
+    save_minutes: float = key(
+        "between checkpoints; each epoch and a stopped run end with one, too", least=0, default=15
+    )
     progress: bool = key("show a summary, a bar and the results")
 
 
@@ -52,29 +54,43 @@ class Callbacks(Group):
     pictures: int = key("validation images in each picture; 0 draws none", least=0)
     picture_times: int = key("pictures in a run", least=0)
     knn: bool = key("kNN accuracy on frozen features, where the data have labels")
-    knn_times: int = key("measurements while training: kNN, probe, RankMe", least=0)
+    knn_times: int = key(
+        "measurements while training: kNN, probe, RankMe; the start and the end are measured in any case", least=0
+    )
     knn_bank: int = key("training images that vote, at most", least=1)
     knn_queries: int = key("validation images that are measured, at most", least=1)
-    probe: bool = key("a linear probe trained beside, where the data have labels")
-    probe_images: int = key("training images that it learns from, at most", least=1)
+    probe: bool = key("a linear probe trained beside, where the data have labels: about 2% of the time")
+    probe_images: int = key("training images that it learns from, at most, evenly spread, decoded once", least=1)
     probe_memory: int = key("MB on the device that they may take", least=1)
     rank: bool = key("RankMe and spread of the features; they need no labels")
+
+
+class Debug(Group):
+    """A short run of everything, or a look at where the time goes."""
+
+    overfit: bool = key("train on the first batch alone, the same crops each step: the loss must fall", default=False)
+    steps: int | None = key(
+        "train so many steps, validate one batch, and end as a whole run does", least=1, default=None
+    )
+    profiler: bool = key("write a table of where the time goes to run_dir/profile.txt", default=False)
 
 
 class CsvLogger(Group):
     """metrics.csv in the run folder."""
 
-    name: Literal["csv"]
+    name: Literal["csv"] = key("metrics.csv in the run folder")
 
 
 class WandbLogger(Group):
     """Weights & Biases, beside metrics.csv."""
 
-    name: Literal["wandb"]
+    name: Literal["wandb"] = key("Weights & Biases, beside metrics.csv")
     project: str = key("of Weights & Biases")
     run_name: str | None = key("null takes the run folder's")
     offline: bool = key("write to run_dir/wandb, for wandb sync")
-    id: str | None = key("of the run, which a resume goes on with; null draws one at the start")
+    id: str | None = key(
+        "of the run, kept in config.yaml so that a resume goes on with it; null draws one at the start"
+    )
 
 
 AnyLogger = Annotated[CsvLogger | WandbLogger, Field(discriminator="name")]

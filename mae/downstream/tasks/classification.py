@@ -10,7 +10,7 @@ import lightning as L
 import numpy as np
 from torch import nn
 
-from mae.config.choices import choose_baselines, choose_finetuning
+from mae.config.choosing.finetuning import choose_baselines, choose_finetuning
 from mae.config.schema.protocols import Finetune, LinearProbe, Probe
 from mae.config.schema.roots import FinetuneConfig
 from mae.data.datamodule import ImageData

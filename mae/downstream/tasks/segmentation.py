@@ -9,7 +9,8 @@ from typing import Any
 import lightning as L
 import torch
 
-from mae.config.choices import Choices, Machine, choose_pace, multiple, rounded
+from mae.config.choices import Choices, Machine, multiple, rounded
+from mae.config.choosing.pretraining import choose_pace
 from mae.config.schema import protocols
 from mae.config.schema.data import SegmentationFolder
 from mae.config.schema.roots import FinetuneConfig
@@ -151,7 +152,9 @@ class Segmentation(Task[SegmentationModule]):
         ]
 
 
-def choose_segmentation(choices: Choices, count: int, machine: Machine, shares: int, pretrained: bool) -> None:
+def choose_segmentation(
+    choices: Choices[FinetuneConfig], count: int, machine: Machine, shares: int, pretrained: bool
+) -> None:
     """Choose batch size, epochs and learning rate for ``count`` images with masks; ``shares`` divides the batch."""
     most = 16 if machine.accelerated else 8
     batch = choices.fill(

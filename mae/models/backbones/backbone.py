@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
+
+from mae.masking.plan import MaskPlan
 
 
 class Backbone(nn.Module, ABC):
@@ -17,7 +19,7 @@ class Backbone(nn.Module, ABC):
         in_channels: C.
         width: D.
         depth: Layers that layer-wise decay tells apart, the embedding not counted; 0 where it knows none.
-        config: Plain values that ``create_backbone`` builds it from again.
+        config: Plain values that ``create_backbone`` builds it from again; set by it, for a class that comes from outside.
         num_prefix_tokens: Class and register tokens in front of the others.
     """
 
@@ -35,19 +37,54 @@ class Backbone(nn.Module, ABC):
     def forward(self, images: Tensor) -> Tensor:
         """Return the tokens (B, prefix + N, D)."""
 
-    @abstractmethod
-    def maps(self, images: Tensor) -> list[Tensor]:
-        """Return feature maps (B, C_i, H_i, W_i), the finest first, for dense prediction."""
+    def trunk(self, images: Tensor) -> Tensor:
+        """Return the tokens before the last norm, so that ``normalize(trunk(images))`` is what ``forward`` gives."""
+        return self(images)  # type: ignore[no-any-return]
+
+    def normalize(self, tokens: Tensor) -> Tensor:
+        """Return tokens, pooled or not, behind the last norm; as they are where none ends the network."""
+        return tokens
+
+    def restart_norm(self) -> None:
+        """Let the last norm start afresh, where there is one."""
+
+    def layer_of(self, name: str) -> int:
+        """Return the layer of a parameter: 0 embeddings, 1 to depth the layers, depth + 1 what follows them."""
+        return self.depth + 1
+
+    def freeze_all_but(self, blocks: float | None) -> list[nn.Module]:
+        """Let the last ``blocks`` blocks and the final norm learn, and nothing before them.
+
+        Args:
+            blocks: 0 freezes everything, the final norm too; None frees everything, fixed positions too, as the MAE paper's
+                fine-tuning does.
+
+        Returns:
+            The modules that are frozen, which belong in eval mode.
+
+        Raises:
+            ValueError: It has no such blocks.
+        """
+        if blocks:
+            raise ValueError(
+                f"protocol.blocks={blocks:g} tunes the last blocks of a ViT, and {self.name} has none: choose protocol=finetune or "
+                f"protocol=linear_probe"
+            )
+        self.requires_grad_(blocks is None)
+        return [] if blocks is None else [self]
+
+    def fit_weights(self, state: Mapping[str, Tensor], trained_at: tuple[int, int]) -> dict[str, Tensor]:
+        """Return weights, under their names here, of one that was trained on images of another (H, W), as they fit this one."""
+        return dict(state)
+
+    def instead_of_maps(self) -> str:
+        """Return how a message goes on that says that it has no maps: why, and what has."""
+        return ": choose a ViT, or a convolutional network"
 
     @property
-    @abstractmethod
-    def map_widths(self) -> tuple[int, ...]:
-        """C_i of each of the ``maps``."""
-
-    @property
-    @abstractmethod
-    def map_strides(self) -> tuple[int, ...]:
-        """Pixels of the image to a step on each of the ``maps``."""
+    def name(self) -> str:
+        """What a person calls it."""
+        return str(self.config.get("name") or type(self).__name__)
 
     @property
     def has_class_token(self) -> bool:
@@ -65,12 +102,12 @@ class Backbone(nn.Module, ABC):
         Raises:
             ValueError: It cannot.
         """
-        raise ValueError(f"trainer.grad_checkpointing=true is for ViTs, not for {self.config['name']}: leave it out")
+        raise ValueError(f"trainer.grad_checkpointing=true is for ViTs, not for {self.name}: leave it out")
 
     def describe(self) -> str:
         """Return what a person reads in the summary of a run."""
         height, width = self.image_size
-        return f"{self.config['name']}: {height}x{width} px, {self.in_channels} channels, tokens of width {self.width}"
+        return f"{self.name}: {height}x{width} px, {self.in_channels} channels, tokens of width {self.width}"
 
     def set_pixel_statistics(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Keep the per-channel mean and deviation of the training pixels, in [0, 1].
@@ -91,3 +128,52 @@ class Backbone(nn.Module, ABC):
                 f"images of shape {tuple(images.shape)} do not fit an encoder of "
                 f"(B, {self.in_channels}, {self.image_size[0]}, {self.image_size[1]})"
             )
+
+
+class DenseBackbone(Backbone):
+    """A backbone whose tokens have places in the image."""
+
+    @abstractmethod
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Return feature maps (B, C_i, H_i, W_i), the finest first, for dense prediction."""
+
+    @property
+    @abstractmethod
+    def map_widths(self) -> tuple[int, ...]:
+        """C_i of each of the ``maps``."""
+
+    @property
+    @abstractmethod
+    def map_strides(self) -> tuple[int, ...]:
+        """Pixels of the image to a step on each of the ``maps``."""
+
+
+class PatchBackbone(DenseBackbone):
+    """A backbone that leaves hidden patches out: what is pretrained.
+
+    Attributes:
+        grid: (Gh, Gw).
+        patch_size: P, in pixels.
+    """
+
+    grid: tuple[int, int]
+    patch_size: int
+
+    @abstractmethod
+    def forward(self, images: Tensor, plan: MaskPlan | None = None) -> Tensor:
+        """Return tokens (B, prefix + V, D): of the visible patches alone, in the order of ``plan.keep``; of all without a plan."""
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Return the patch tokens in their places: one map (B, D, Gh, Gw)."""
+        patches = self(images)[:, self.num_prefix_tokens :]
+        return [patches.transpose(1, 2).unflatten(2, self.grid)]
+
+    @property
+    def map_widths(self) -> tuple[int, ...]:
+        """D."""
+        return (self.width,)
+
+    @property
+    def map_strides(self) -> tuple[int, ...]:
+        """P."""
+        return (self.patch_size,)

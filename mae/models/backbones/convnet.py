@@ -10,7 +10,7 @@ import torch
 from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
-from mae.models.backbones.backbone import Backbone
+from mae.models.backbones.backbone import DenseBackbone
 from mae.models.backbones.timm_models import known_model
 from mae.models.cost import meta_twin
 from mae.models.layers.patches import as_pair
@@ -19,7 +19,7 @@ STEMS = ("small",)
 LEVELS = 4
 
 
-class ConvNet(Backbone):
+class ConvNet(DenseBackbone):
     """Most convolutional networks of timm: the pixels of its last feature map are its tokens.
 
     The mean over these is global average pooling. ``maps`` gives the last four stages.

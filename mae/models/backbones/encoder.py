@@ -13,17 +13,19 @@ from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
 from mae.masking.plan import MaskPlan, gather_patches
-from mae.models.backbones.backbone import Backbone
-from mae.models.backbones.hybrid import cnn_embedding, hide_pixels, hybrid_patch_size
-from mae.models.backbones.timm_models import check_vit, create_vit, meta_model, own_patch_size
-from mae.models.layers.initialize import INITS, initialize_mae
+from mae.models.backbones.backbone import PatchBackbone
+from mae.models.backbones.build_vit import build_vit, own_norm_eps, start_weights
+from mae.models.backbones.freezing import freeze_vit, vit_layer
+from mae.models.backbones.hybrid import hide_pixels, hybrid_patch_size
+from mae.models.backbones.timm_models import check_vit, meta_model, own_patch_size
+from mae.models.layers.initialize import INITS
 from mae.models.layers.patches import as_pair, patch_grid, patchify
-from mae.models.layers.positions import sincos_positions
+from mae.models.layers.positions import resample_positions, sincos_positions
 
 POSITIONS = ("sincos", "learned")
 
 
-class Encoder(Backbone):
+class Encoder(PatchBackbone):
     """A timm VisionTransformer that embeds and processes only the patches that a plan keeps.
 
     Args:
@@ -36,7 +38,8 @@ class Encoder(Backbone):
         depth: Number of blocks.
         heads: Attention heads per block.
         mlp_ratio: Hidden width of the MLP over D.
-        norm_eps: Epsilon of every LayerNorm; timm's and the paper's is 1e-6.
+        norm_eps: Epsilon of every LayerNorm; None takes 1e-6, timm's and the paper's, and leaves a model that has other norms, such
+            as RMSNorm, its own.
         drop_path: Stochastic depth at the last block, rising linearly from 0.
         init: How the weights start: ``mae``, ``timm`` or ``torch``, see ``INITS``.
         position_std: Deviation of learned positions at the start; None takes the init's, as for token_std.
@@ -62,7 +65,7 @@ class Encoder(Backbone):
         depth: int | None = None,
         heads: int | None = None,
         mlp_ratio: float | None = None,
-        norm_eps: float = 1e-6,
+        norm_eps: float | None = None,
         drop_path: float = 0.0,
         init: str = "mae",
         position_std: float | None = None,
@@ -77,52 +80,37 @@ class Encoder(Backbone):
             if value not in known:
                 raise ValueError(f"model.{key}={value!r} is unknown: choose one of {', '.join(known)}")
         self.image_size = as_pair(image_size)
-        chosen = {
-            "patch_size": patch_size,
-            "embed_dim": width,
-            "depth": depth,
-            "num_heads": heads,
-            "mlp_ratio": mlp_ratio,
-        }
-        chosen = {key: value for key, value in chosen.items() if value is not None}
         plain = check_vit(name, meta_model(name))
-        self.hybrid = cnn is not None or isinstance(plain.patch_embed, HybridEmbed)
-        if self.hybrid:
-            chosen.pop("patch_size", None)  # timm's is that of the feature map
-        else:
-            self.patch_size = patch_size or own_patch_size(name, plain)
-            self.grid = patch_grid(self.image_size, self.patch_size)
-        w, h = chosen.get("embed_dim"), chosen.get("num_heads")
-        if w and h and w % h:
-            raise ValueError(f"model.width={w} is not divisible by model.heads={h}")
-        fixed: dict[str, Any] = {
-            "img_size": self.image_size,
-            "in_chans": in_channels,
-            "num_classes": 0,
-            # No pooling and no fc_norm: `norm` ends the trunk, and no parameter is left without a gradient.
-            "global_pool": "",
-            "fc_norm": False,
-            "norm_layer": partial(nn.LayerNorm, eps=norm_eps),
-            "drop_path_rate": drop_path,
-            **chosen,
-        }
-        if init == "torch":
-            fixed["weight_init"] = "skip"
-        if not attention_bias:
-            fixed["qkv_bias"] = False
-        if cnn is not None:
-            fixed |= {"embed_layer": cnn_embedding(cnn, in_channels), "patch_size": 1}
-        clash = sorted(fixed.keys() & (options or {}).keys())
-        if clash:
-            raise ValueError(f"model.options.{clash[0]} is set by the encoder itself: leave it out of the options")
-        self.vit = create_vit(name, **fixed, **(options or {}))
+        norm_eps = own_norm_eps(plain, norm_eps)
+        self.vit = build_vit(
+            name,
+            plain,
+            self.image_size,
+            in_channels,
+            {
+                "patch_size": patch_size,
+                "embed_dim": width,
+                "depth": depth,
+                "num_heads": heads,
+                "mlp_ratio": mlp_ratio,
+            },
+            norm_eps=norm_eps,
+            drop_path=drop_path,
+            init=init,
+            attention_bias=attention_bias,
+            cnn=cnn,
+            options=options or {},
+        )
+        self.hybrid = isinstance(self.vit.patch_embed, HybridEmbed)
         if self.hybrid:
             self.patch_size = hybrid_patch_size(name, self.vit, self.image_size)
-            self.grid = self.vit.patch_embed.grid_size
-            if patch_size not in (None, self.patch_size):
-                raise ValueError(
-                    f"model.patch_size={patch_size} does not fit: the CNN makes tokens of {self.patch_size} pixels, so leave it out"
-                )
+        else:
+            self.patch_size = own_patch_size(name, self.vit)
+        if patch_size not in (None, self.patch_size):
+            raise ValueError(
+                f"model.patch_size={patch_size} does not fit: the CNN makes tokens of {self.patch_size} pixels, so leave it out"
+            )
+        self.grid = self.vit.patch_embed.grid_size
         self.in_channels = in_channels
         self.width: int = self.vit.embed_dim
         self.depth: int = len(self.vit.blocks)
@@ -151,7 +139,7 @@ class Encoder(Backbone):
                 block.attn.proj.register_parameter("bias", None)
             if attention_output_dropout is not None:
                 block.attn.proj_drop.p = attention_output_dropout
-        self._initialize(init, position_std, token_std)
+        start_weights(self.vit, init, position_std, token_std)
         if positions == "sincos":
             self._fix_sincos()
 
@@ -161,7 +149,7 @@ class Encoder(Backbone):
         With a plan only its visible patches enter, in the plan's order. Without one every patch is seen, and the result
         equals timm's ``forward_features``: inference never masks.
         """
-        return self.vit.norm(self.trunk(images, plan))  # type: ignore[no-any-return]
+        return self.normalize(self.trunk(images, plan))
 
     def trunk(self, images: Tensor, plan: MaskPlan | None = None) -> Tensor:
         """Do what ``forward`` does, all but the last norm."""
@@ -177,7 +165,7 @@ class Encoder(Backbone):
 
     def encode(self, embeddings: Tensor) -> Tensor:
         """Finish what ``embed`` began: (B, L, D) to tokens (B, prefix + L, D), normalised."""
-        return self.vit.norm(self._run(self.vit._pos_embed(embeddings)))  # type: ignore[no-any-return]
+        return self.normalize(self._run(self.vit._pos_embed(embeddings)))
 
     def _run(self, tokens: Tensor) -> Tensor:
         vit = self.vit
@@ -212,20 +200,29 @@ class Encoder(Backbone):
         tokens = F.linear(visible, embed.proj.weight.flatten(1), embed.proj.bias)
         return embed.norm(tokens)  # type: ignore[no-any-return]
 
-    def maps(self, images: Tensor) -> list[Tensor]:
-        """Return the patch tokens in their places: one map (B, D, Gh, Gw)."""
-        patches = self(images)[:, self.num_prefix_tokens :]
-        return [patches.transpose(1, 2).unflatten(2, self.grid)]
+    def normalize(self, tokens: Tensor) -> Tensor:
+        """Return tokens, pooled or not, behind the last norm."""
+        return self.vit.norm(tokens)  # type: ignore[no-any-return]
 
-    @property
-    def map_widths(self) -> tuple[int, ...]:
-        """D."""
-        return (self.width,)
+    def restart_norm(self) -> None:
+        """Let the last norm start afresh."""
+        self.vit.norm.reset_parameters()
 
-    @property
-    def map_strides(self) -> tuple[int, ...]:
-        """P."""
-        return (self.patch_size,)
+    def layer_of(self, name: str) -> int:
+        """Return the layer of a parameter: 0 embeddings, 1 to depth the blocks, depth + 1 the norm that follows them."""
+        return vit_layer(name, self.depth)
+
+    def freeze_all_but(self, blocks: float | None) -> list[nn.Module]:
+        """Let the last ``blocks`` blocks and the final norm learn, see ``freeze_vit``; all or nothing as any backbone."""
+        return freeze_vit(self.vit, blocks, self.name) if blocks else super().freeze_all_but(blocks)
+
+    def fit_weights(self, state: Mapping[str, Tensor], trained_at: tuple[int, int]) -> dict[str, Tensor]:
+        """Return weights whose position table, where there is one, is resampled to this grid."""
+        table = state.get("vit.pos_embed")
+        if table is None:
+            return dict(state)
+        stored = patch_grid(trained_at, self.patch_size)
+        return {**state, "vit.pos_embed": resample_positions(table, stored, self.grid, self.position_prefix)}
 
     @property
     def heads(self) -> int | None:
@@ -246,7 +243,7 @@ class Encoder(Backbone):
         """Return what a person reads in the summary of a run."""
         height, width = self.image_size
         return (
-            f"{self.config['name']}: {self.depth} blocks of width {self.width}, {height}x{width} px in "
+            f"{self.name}: {self.depth} blocks of width {self.width}, {height}x{width} px in "
             f"{self.grid[0]}x{self.grid[1]} patches of {self.patch_size}, {self.in_channels} channels"
         )
 
@@ -255,17 +252,10 @@ class Encoder(Backbone):
         """Rows of the position table that belong to class and register tokens."""
         return 0 if self.vit.no_embed_class else self.num_prefix_tokens
 
-    def _initialize(self, init: str, position_std: float | None, token_std: float | None) -> None:
-        if init == "mae":
-            initialize_mae(self.vit)
-        for table, std in ((self.vit.pos_embed, position_std), (self.vit.cls_token, token_std)):
-            if table is not None and std is not None:
-                nn.init.normal_(table, std=std)
-
     def _fix_sincos(self) -> None:
         table = self.vit.pos_embed
         if table is None:
-            raise ValueError(f"{self.config['name']} has no position table: model.positions=sincos has nothing to fill")
+            raise ValueError(f"{self.name} has no position table: model.positions=sincos has nothing to fill")
         with torch.no_grad():
             table.copy_(sincos_positions(self.grid, self.width, self.position_prefix))
         table.requires_grad_(False)

@@ -1,49 +1,49 @@
-"""Which part of an encoder learns: all of it, the last blocks, or nothing."""
+"""Which layer of a ViT a parameter belongs to, and which part of it learns: the last blocks alone."""
 
 from __future__ import annotations
 
 import math
+import re
 
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
-
-from mae.models.backbones.backbone import Backbone
-from mae.models.backbones.encoder import Encoder
 
 ATTENTION_HALF = ("norm1", "attn", "ls1", "drop_path1")
 
 
-def freeze_all_but(encoder: Backbone, blocks: float | None) -> list[nn.Module]:
+def vit_layer(name: str, depth: int) -> int:
+    """Return the layer of a parameter of ``vit``: 0 embeddings, 1 to depth the blocks, depth + 1 what follows them."""
+    block = re.match(r"vit\.blocks\.(\d+)\.", name)
+    if block:
+        return int(block.group(1)) + 1
+    if re.match(r"vit\.(patch_embed|pos_embed|cls_token|reg_token|norm_pre)\b", name):
+        return 0
+    return depth + 1
+
+
+def freeze_vit(vit: VisionTransformer, blocks: float, title: str) -> list[nn.Module]:
     """Let the last ``blocks`` blocks and the final norm learn, and nothing before them (He et al. 2021, figure 9).
 
     Args:
-        encoder: Its ``requires_grad`` flags are set.
+        vit: Its ``requires_grad`` flags are set.
         blocks: A multiple of one half; 0.5 is the MLP of the last block with its norm, 1.5 the last block and the MLP of the one
-            before. 0 freezes everything, the final norm too; None frees everything, fixed positions too, as the paper's
-            fine-tuning does.
+            before.
+        title: What a person calls it.
 
     Returns:
         The modules that are frozen, which belong in eval mode.
 
     Raises:
-        ValueError: The number is no multiple of one half, negative, or more than the encoder has; or a half is asked of blocks that
-            have none.
+        ValueError: The number is no multiple of one half, negative, or more than there are; or a half is asked of blocks that have
+            none.
     """
-    encoder.requires_grad_(blocks is None)
-    if blocks is None:
-        return []
-    if blocks == 0:
-        return [encoder]
-    if not isinstance(encoder, Encoder):
-        raise ValueError(
-            f"protocol.blocks={blocks:g} tunes the last blocks of a ViT, and {encoder.config['name']} has none: choose "
-            f"protocol=finetune or protocol=linear_probe"
-        )
-    vit, depth = encoder.vit, encoder.depth
+    depth = len(vit.blocks)
     if not 0 < blocks <= depth or not float(2 * blocks).is_integer():
         raise ValueError(
             f"protocol.blocks={blocks:g} cannot be tuned: the encoder has {depth} blocks, so choose a multiple of 0.5 from 0.5 "
             f"(the last MLP) to {depth}"
         )
+    vit.requires_grad_(False)
     vit.norm.requires_grad_(True)
     frozen = [part for name, part in vit.named_children() if name not in ("blocks", "norm")]
     first = depth - math.ceil(blocks)
@@ -55,7 +55,7 @@ def freeze_all_but(encoder: Backbone, blocks: float | None) -> list[nn.Module]:
             # The attention half comes first, so only what follows it can learn without a gradient through it.
             if not all(hasattr(block, name) for name in (*ATTENTION_HALF, "mlp")):
                 raise ValueError(
-                    f"protocol.blocks={blocks:g} tunes an MLP alone, and blocks of {encoder.config['name']} are not an attention "
+                    f"protocol.blocks={blocks:g} tunes an MLP alone, and blocks of {title} are not an attention "
                     f"and then an MLP: choose a whole number"
                 )
             halves = [getattr(block, name) for name in ATTENTION_HALF]

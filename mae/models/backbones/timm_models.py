@@ -13,11 +13,17 @@ from torch import nn
 
 
 def known_model(name: str) -> str:
-    """Return the name, or raise a ValueError with the nearest that timm knows."""
-    if not timm.is_model(name.partition(".")[0]):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
+    """Return the name, or raise a ValueError with the nearest that timm knows, or where it asks for pretrained weights."""
+    plain, _, tag = name.partition(".")
+    if not timm.is_model(plain):
+        near = difflib.get_close_matches(plain, timm.list_models(), n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "timm.list_models('vit*') lists them"
         raise ValueError(f"model.name={name!r} is not a timm model: {hint}")
+    if tag:
+        raise ValueError(
+            f"model.name={name!r} names the weights {tag!r}, which are not loaded: drop the tag, model.name={plain} starts from "
+            f"random weights, and a file of weights is given by checkpoint=PATH or mae.load_encoder"
+        )
     return name
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -93,23 +93,6 @@ class VTResNet(Backbone):
         assert tokens is not None, "a VT-ResNet has at least one module"
         return tokens
 
-    def maps(self, images: Tensor) -> list[Tensor]:
-        """Raise a ValueError: tokens have no places."""
-        self._no_maps()
-
-    @property
-    def map_widths(self) -> tuple[int, ...]:
-        """Raise a ValueError: tokens have no places."""
-        self._no_maps()
-
-    @property
-    def map_strides(self) -> tuple[int, ...]:
-        """Raise a ValueError: tokens have no places."""
-        self._no_maps()
-
-    def _no_maps(self) -> NoReturn:
-        name = self.config["name"]
-        raise ValueError(
-            f"model.name={name!r} has no feature maps to segment, its last stage is made of tokens: take "
-            f"model.name={VT_RESNETS[name][0]} with task.neck=vt_fpn"
-        )
+    def instead_of_maps(self) -> str:
+        """Return how a message goes on that says that it has no maps: tokens have no places."""
+        return f", its last stage is made of tokens: take model.name={VT_RESNETS[self.name][0]} with task.neck=vt_fpn"

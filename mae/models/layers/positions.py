@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
+from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
 
@@ -31,7 +31,7 @@ def sincos_positions(grid: tuple[int, int], width: int, prefix: int = 0) -> Tens
 
 
 def resample_positions(table: Tensor, old: tuple[int, int], new: tuple[int, int], prefix: int) -> Tensor:
-    """Resample a table (1, prefix + Gh*Gw, D) from one grid to another, bicubic; prefix rows stay as they are.
+    """Resample a table (1, prefix + Gh*Gw, D) from one grid to another, bicubic with antialiasing; prefix rows stay as they are.
 
     The old grid is an argument and never guessed: 2x8 and 4x4 have tables of one length. Same grid: the identity.
 
@@ -43,9 +43,5 @@ def resample_positions(table: Tensor, old: tuple[int, int], new: tuple[int, int]
         raise ValueError(
             f"a position table of {table.shape[1]} rows is not one of {prefix} + {old[0]}x{old[1]} = {rows}"
         )
-    if old == new:
-        return table
-    patches = table[:, prefix:].float().reshape(1, *old, -1).permute(0, 3, 1, 2)
-    patches = F.interpolate(patches, size=new, mode="bicubic", antialias=True, align_corners=False)
-    patches = patches.permute(0, 2, 3, 1).reshape(1, new[0] * new[1], -1).to(table.dtype)
-    return torch.cat([table[:, :prefix], patches], dim=1)
+    resampled: Tensor = resample_abs_pos_embed(table, list(new), list(old), prefix)
+    return resampled

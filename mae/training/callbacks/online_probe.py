@@ -14,9 +14,9 @@ from torch import Tensor
 from mae.data.datamodule import ImageData
 from mae.data.statistics import standardize
 from mae.evaluation.frozen.features import frozen
-from mae.masking.samplers import seeded_generator
+from mae.masking.seeds import PROBE, seeded_generator
 from mae.models.heads import LinearHead
-from mae.training.pretraining import PROBE, PretrainingModule
+from mae.training.pretraining import PretrainingModule
 
 SHARE = 0.02
 """Of the time of the training steps, which the probe may take."""

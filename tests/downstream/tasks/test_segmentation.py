@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
-from mae.checkpoints.load import load_encoder, read_pickle
+from mae.checkpoints.load import load_encoder
+from mae.checkpoints.read import read_pickle
 from mae.config.composing import compose
 from mae.downstream.prepare import prepare
 from mae.downstream.results_table import write_results_tables
@@ -170,7 +171,7 @@ def test_a_run_repeats_itself(tmp_path: Path, tmp_path_factory: pytest.TempPathF
         ),
         (("label_fraction=0.5",), "label_fraction=0.5 draws labelled images by their class"),
         (("task.neck=fpn",), r"task\.neck=fpn does not fit vit_tiny_patch16_224, which gives one map: choose simple"),
-        (("task.neck=unet",), r"task\.neck=unet is unknown: choose one of"),
+        (("task.neck=unet",), r"task\.neck='unet' is unknown: choose one of"),
         (
             ("model.name=resnet18", "task.neck=simple"),
             r"task\.neck=simple does not fit resnet18, which gives several maps",
@@ -183,7 +184,7 @@ def test_a_run_repeats_itself(tmp_path: Path, tmp_path_factory: pytest.TempPathF
         (("data=digits",), "segmentation needs masks, and these data have none: data=segmentation_folder reads them"),
         (("data.classes=2",), "holds the id 2, and there are 2 classes"),
         (("task.tokens=null",), r"task\.tokens=null is not a value"),
-        (("task.name=detection",), r"task\.name=detection is unknown: choose one of classification, segmentation"),
+        (("task.name=detection",), r"task\.name='detection' is unknown: choose one of classification, segmentation"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_work_starts(

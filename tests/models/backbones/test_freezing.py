@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 
 from mae.models.backbones.encoder import Encoder
-from mae.models.backbones.freezing import freeze_all_but
 from mae.models.classifier import Classifier
 from mae.models.heads import LinearHead
 
@@ -65,14 +64,14 @@ def images() -> torch.Tensor:
 @pytest.mark.parametrize("blocks", LEARNS)
 def test_what_learns_is_what_is_written_out_here(blocks):
     encoder = make_encoder()
-    freeze_all_but(encoder, blocks)
+    encoder.freeze_all_but(blocks)
     assert learning(encoder) == LEARNS[blocks]
 
 
 def test_what_was_frozen_before_learns_again():
     encoder = make_encoder()
-    freeze_all_but(encoder, 0)
-    freeze_all_but(encoder, 1.5)
+    encoder.freeze_all_but(0)
+    encoder.freeze_all_but(1.5)
     assert learning(encoder) == LEARNS[1.5]
 
 
@@ -80,14 +79,14 @@ def test_half_a_block_is_all_that_follows_its_attention():
     # Layer scales belong to the halves, registers and class token to the embeddings.
     encoder = make_encoder("vit_small_patch14_reg4_dinov2", positions="learned")
     assert {"vit.reg_token", "vit.blocks.1.ls1.gamma", "vit.blocks.1.ls2.gamma"} <= learning(encoder)
-    freeze_all_but(encoder, 0.5)
+    encoder.freeze_all_but(0.5)
     assert learning(encoder) == MLP_1 | NORM | {"vit.blocks.1.ls2.gamma"}
 
 
 def test_a_norm_before_the_blocks_stays_frozen_with_them():
     encoder = make_encoder("vit_base_patch16_clip_224")
     assert "vit.norm_pre.weight" in learning(encoder)
-    freeze_all_but(encoder, 2)
+    encoder.freeze_all_but(2)
     assert learning(encoder) == LEARNS[2]
     assert not any("norm_pre" in name for name in in_training(Classifier(encoder, LinearHead(32, 5), blocks=2).encoder))
 
@@ -185,4 +184,4 @@ def test_blocks_that_are_not_there_are_refused(blocks):
         r"\(the last MLP\) to 2"
     )
     with pytest.raises(ValueError, match=says):
-        freeze_all_but(make_encoder(), blocks)
+        make_encoder().freeze_all_but(blocks)

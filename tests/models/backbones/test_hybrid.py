@@ -10,7 +10,6 @@ import torch
 import mae
 from mae.models.backbones.encoder import Encoder
 from mae.models.layers.patches import patchify, unpatchify
-from mae.optim.groups import layer_index
 
 SMALL = {"image_size": 32, "width": 32, "depth": 2, "heads": 2, "cnn": {"name": "resnet26d", "level": 1}}
 
@@ -89,7 +88,7 @@ def test_it_is_saved_and_loaded_also_for_other_sizes(encoder, tmp_path):
 
 
 def test_the_cnn_is_layer_0(encoder):
-    layers = {layer_index(name, 2) for name, _ in encoder.named_parameters() if "patch_embed.backbone" in name}
+    layers = {encoder.layer_of(name) for name, _ in encoder.named_parameters() if "patch_embed.backbone" in name}
     assert layers == {0}
 
 

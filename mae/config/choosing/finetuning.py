@@ -1,0 +1,95 @@
+"""How long the second stage takes, in which steps, how fast it learns, and how strongly images are changed."""
+
+from __future__ import annotations
+
+from mae.config.choices import Choices, Machine, multiple, rounded
+from mae.config.choosing.pretraining import choose_pace
+from mae.config.schema.roots import FinetuneConfig
+from mae.data.reading.augment import can_augment
+
+PAPER_PROBE_BASE_LR = 0.1
+TUNED = ("partial_finetune", "finetune")
+MANY_LABELS = 10_000
+
+
+def choose_finetuning(choices: Choices[FinetuneConfig], count: int, machine: Machine, shares: int = 1) -> None:
+    """Choose batch size, epochs and learning rate for ``count`` labelled images; ``shares`` divides the batch."""
+    config = choices.config
+    name = config.protocol.name
+    linear = name == "linear_probe"
+    most = (1024 if machine.accelerated else 256) if count > 1024 else 64
+    # Mixup and CutMix mix pairs of images.
+    pairs = name in TUNED and (count >= MANY_LABELS or choices.get("protocol.mixup") or choices.get("protocol.cutmix"))
+    unit = 2 * shares if pairs and min(count, most) >= 2 * shares else shares
+    batch = choices.fill("batch_size", multiple(min(count, most), unit), f"{count:,} labelled images")
+    if count < 1000:
+        epochs, reason = 300 if linear else 200, "few labels make short epochs"
+    elif machine.accelerated:
+        epochs, reason = (90, "the paper's") if linear else (rounded(20e6 / count, 50, 100), "the papers' 50 to 100")
+    else:
+        most = 90 if linear else 100
+        epochs, reason = (
+            rounded(0.25e6 / count, 10, most),
+            f"a quarter million images seen on a CPU, within 10 to {most} epochs",
+        )
+    epochs = choices.fill("epochs", epochs, reason)
+    if config.optim.name == "lars":
+        _choose_lars_rate(choices, count, epochs)
+    else:
+        peak = {"adamw": 2e-2 if linear else 1e-3, "sgd": 0.1}.get(config.optim.name, 1e-3)
+        rate = float(f"{peak * 256 / batch:.2g}")
+        choices.fill("optim.base_lr", rate, f"a rate of {peak:g} for {name} with {config.optim.name}")
+    choose_pace(choices, epochs)
+    if name in TUNED:
+        _choose_augmentation(choices, count, epochs)
+
+
+def choose_baselines(choices: Choices[FinetuneConfig], count: int, machine: Machine) -> None:
+    """Choose whether the run also trains from random weights: always for a probe, and where it costs little otherwise."""
+    config = choices.config
+    images = count * config.epochs
+    if config.protocol.probes:
+        choices.fill("baselines", True, "a number alone means little")
+    elif images <= (5e6 if machine.accelerated else 0.5e6):
+        choices.fill("baselines", True, "a number alone means little, and this one is quick to have beside")
+    else:
+        choices.fill(
+            "baselines", False, "it would double a long run; baselines=true does, or checkpoint=null by itself"
+        )
+
+
+LARS_REACH = 2500
+"""Sum of the learning rates of all steps, warm-up and cosine not counted, that a linear probe needs under LARS."""
+LARS_MOST = 20
+"""Greatest learning rate that is chosen for it: with momentum 0.9 a step of 20% of the weights."""
+
+
+def _choose_lars_rate(choices: Choices[FinetuneConfig], count: int, epochs: int) -> None:
+    """Choose base_lr for LARS: the paper's, or more where a small data set leaves few steps.
+
+    A step of LARS changes a weight by a share of its norm (0.001 times the rate), whatever the gradient. So steps x rate, which
+    is epochs x images x base_lr / 256 for every batch size, says how far the weights can go: 45,000 for the paper's 90 epochs
+    of ImageNet, 45 for 1,293 digits, where base_lr 0.1 leaves them far from trained. Accuracy is flat from about 1,000 to 20,000.
+    """
+    reach = epochs * count * PAPER_PROBE_BASE_LR / 256
+    if reach >= LARS_REACH:
+        choices.fill("optim.base_lr", PAPER_PROBE_BASE_LR, "the paper's")
+    else:
+        most = LARS_MOST * 256 / choices.config.batch_size
+        rate = float(f"{min(most, LARS_REACH * 256 / (epochs * count)):.2g}")
+        choices.fill(
+            "optim.base_lr", rate, f"the paper's {PAPER_PROBE_BASE_LR} needs more steps than these images give"
+        )
+
+
+AUGMENTATIONS = {"mixup": 0.8, "cutmix": 1.0, "rand_augment": 9, "erasing": 0.25}
+
+
+def _choose_augmentation(choices: Choices[FinetuneConfig], count: int, epochs: int) -> None:
+    """Choose how strongly training images are changed: as in the paper, or not at all."""
+    strong = count >= MANY_LABELS and epochs >= 50
+    reason = "the paper's" if strong else "few images or a short run, which strong augmentation would slow down"
+    if not can_augment(choices.get("data.channels") or 3, choices.get("data.bits") or 8):
+        choices.fill("protocol.rand_augment", 0, "it knows grey and colour images of 8 bits alone")
+    for key, value in AUGMENTATIONS.items():
+        choices.fill(f"protocol.{key}", value if strong else 0, reason)

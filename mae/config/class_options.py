@@ -1,0 +1,97 @@
+"""The keys of ``model``, ``masking``, ``decoder`` and ``objective``: the arguments of the class that each of them names."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mae.components.arguments import Argument, arguments, takes_anything
+from mae.config.mistakes import nearest
+from mae.config.schema.components import TARGET
+
+GROUPS = ("model", "masking", "decoder", "objective")
+FILLED = {"model": "the images and the machine", "decoder": "the encoder's width"}
+"""What fills the nulls of a group's options."""
+WITHOUT_CLASS = ("linear",)
+"""Decoders that are a layer of the objective itself, and have no options."""
+
+
+def class_options_mistakes(values: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with the options of every component of a config of plain values."""
+    found: list[str] = []
+    for group in GROUPS:
+        part = values.get(group)
+        if isinstance(part, Mapping):
+            try:
+                found += _mistakes(group, part)
+            except ValueError as error:  # there is no such class
+                found.append(str(error))
+    return found
+
+
+def component_class(group: str, name: str | None, target: str | None) -> type | None:
+    """Return the class that a component names; None where it names none, or one without options.
+
+    Raises:
+        ValueError: There is no such class.
+    """
+    if target is None and (name is None or name in WITHOUT_CLASS):
+        name = {"model": "vit_tiny_patch16_224"}.get(group) if name is None else None
+        if name is None:
+            return None
+    return _resolve(group, name, target)
+
+
+def component_arguments(group: str, name: str | None, target: str | None) -> list[Argument]:
+    """Return the options of the class that a component names."""
+    kind = component_class(group, name, target)
+    return [argument for argument in arguments(kind) if argument.name not in RESERVED] if kind else []
+
+
+RESERVED = ("name", "image_size", "in_channels", "drop_path")
+"""Arguments of backbones that are keys of other groups."""
+
+
+def _mistakes(group: str, part: Mapping[str, Any]) -> Iterator[str]:
+    name, target = part.get("name"), part.get(TARGET)
+    kind = component_class(group, name, target)
+    if kind is None:
+        return
+    known = {argument.name: argument for argument in arguments(kind) if argument.name not in RESERVED}
+    for key, value in part.items():
+        if key in ("name", TARGET):
+            continue
+        if key not in known:
+            if takes_anything(kind) or (group == "model" and (value is None or value == {} or key == "positions")):
+                continue  # the group `model` has the keys of a ViT, empty
+            hint = nearest(f"{group}.{key}", [f"{group}.{option}" for option in known]) if known else "it has none"
+            yield f"{group}.{key}={value} is not an option of {group}={target or name}: {hint}"
+        elif value is not None or group not in FILLED:
+            try:
+                known[key].check(value, f"{group}.{key}")
+            except ValueError as error:
+                yield f"{group}.{key}=null is not a value, and nothing chooses one" if value is None else str(error)
+
+
+@functools.cache
+def _resolve(group: str, name: str | None, target: str | None) -> type:
+    # Torch is not needed by those who only ask for keys.
+    if group == "masking":
+        from mae.masking.samplers import MASKINGS
+
+        return MASKINGS.resolve(name, target)
+    if group == "decoder":
+        from mae.models.decoders import DECODERS
+
+        return DECODERS.resolve(name, target)
+    if group == "objective":
+        from mae.objectives.registry import OBJECTIVES
+
+        return OBJECTIVES.resolve(name, target)
+    from mae.models.backbones.create import backbone_class
+    from mae.models.backbones.encoder import Encoder
+
+    if target is None and name is not None and name.startswith("vit_"):
+        return Encoder  # what timm calls so is one; whether timm knows it is seen when it is built
+    return backbone_class(name, target)

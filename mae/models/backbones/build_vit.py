@@ -1,0 +1,104 @@
+"""A timm VisionTransformer as the encoder runs it: no head, no pooling, and weights that start as asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from timm.layers import HybridEmbed
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from mae.models.backbones.hybrid import cnn_embedding
+from mae.models.backbones.timm_models import create_vit, own_patch_size
+from mae.models.layers.initialize import initialize_mae
+from mae.models.layers.patches import patch_grid
+
+NORM_EPS = 1e-6
+"""Epsilon of LayerNorms where none is asked for: timm's and the paper's."""
+
+
+def build_vit(
+    name: str,
+    plain: VisionTransformer,
+    image_size: tuple[int, int],
+    in_channels: int,
+    sizes: Mapping[str, Any],
+    *,
+    norm_eps: float | None,
+    drop_path: float,
+    init: str,
+    attention_bias: bool,
+    cnn: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
+) -> VisionTransformer:
+    """Build a timm ViT.
+
+    Args:
+        name: Of timm.
+        plain: timm's own of this name, on the meta device.
+        image_size: (H, W) in pixels.
+        in_channels: C.
+        sizes: timm's ``patch_size``, ``embed_dim``, ``depth``, ``num_heads`` and ``mlp_ratio``, where they are not the model's own.
+        norm_eps: As ``own_norm_eps`` gives it; None leaves the model its own norm layers.
+        drop_path: Stochastic depth at the last block.
+        init: ``torch`` leaves each layer's default; the other inits follow by ``start_weights``.
+        attention_bias: Whether attention has biases.
+        cnn: A CNN whose feature map is embedded in place of patches.
+        options: Further arguments of timm's.
+
+    Raises:
+        ValueError: The model is unknown or no ViT, or the sizes do not fit.
+    """
+    chosen = {key: value for key, value in sizes.items() if value is not None}
+    if cnn is not None or isinstance(plain.patch_embed, HybridEmbed):
+        chosen.pop("patch_size", None)  # timm's is that of the feature map
+    else:
+        patch_grid(image_size, chosen.get("patch_size") or own_patch_size(name, plain))
+    width, heads = chosen.get("embed_dim"), chosen.get("num_heads")
+    if width and heads and width % heads:
+        raise ValueError(f"model.width={width} is not divisible by model.heads={heads}")
+    fixed: dict[str, Any] = {
+        "img_size": image_size,
+        "in_chans": in_channels,
+        "num_classes": 0,
+        # No pooling and no fc_norm: `norm` ends the trunk, and no parameter is left without a gradient.
+        "global_pool": "",
+        "fc_norm": False,
+        "drop_path_rate": drop_path,
+        **chosen,
+    }
+    if norm_eps is not None:
+        fixed["norm_layer"] = partial(nn.LayerNorm, eps=norm_eps)
+    if init == "torch":
+        fixed["weight_init"] = "skip"
+    if not attention_bias:
+        fixed["qkv_bias"] = False
+    if cnn is not None:
+        fixed |= {"embed_layer": cnn_embedding(cnn, in_channels), "patch_size": 1}
+    clash = sorted(fixed.keys() & options.keys())
+    if clash:
+        raise ValueError(f"model.options.{clash[0]} is set by the encoder itself: leave it out of the options")
+    return create_vit(name, **fixed, **options)
+
+
+def own_norm_eps(plain: VisionTransformer, asked: float | None) -> float | None:
+    """Return the epsilon of the LayerNorms of a timm ViT; None for one that has other norms, and keeps them.
+
+    Args:
+        plain: timm's own, on the meta device.
+        asked: What the user gives, which makes LayerNorms of any norms.
+    """
+    if asked is not None:
+        return asked
+    return NORM_EPS if any(isinstance(part, nn.LayerNorm) for part in plain.blocks.modules()) else None
+
+
+def start_weights(vit: VisionTransformer, init: str, position_std: float | None, token_std: float | None) -> None:
+    """Initialise weights by MAE's rules, where these are asked for, and positions and class token by their deviations."""
+    if init == "mae":
+        initialize_mae(vit)
+    for table, std in ((vit.pos_embed, position_std), (vit.cls_token, token_std)):
+        if table is not None and std is not None:
+            nn.init.normal_(table, std=std)
