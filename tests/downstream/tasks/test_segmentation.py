@@ -140,7 +140,7 @@ def test_a_frozen_encoder_stays_bit_for_bit(
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-@pytest.mark.parametrize("neck", ["fpn", "vt_fpn"])
+@pytest.mark.parametrize("neck", [pytest.param("fpn", marks=pytest.mark.slow), "vt_fpn"])
 def test_convolutional_networks_are_segmented_and_resumed(tmp_path: Path, shapes: Path, neck: str) -> None:
     sizes = ("checkpoint=null", "model.name=resnet10t", "data.image_size=32", "task.tokens=1", "task.token_width=32")
     given = (*sizes, f"task.neck={neck}", "batch_size=8", "epochs=2", "protocol.layer_decay=1")
@@ -151,6 +151,7 @@ def test_convolutional_networks_are_segmented_and_resumed(tmp_path: Path, shapes
     assert "random_miou" not in first
 
 
+@pytest.mark.slow
 def test_a_run_repeats_itself(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> None:
     given = (
         f"checkpoint={shared_pretraining(tmp_path_factory)}",
