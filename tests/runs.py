@@ -30,7 +30,7 @@ def job(stage: str, folder: Path | str | None, *overrides: str) -> Any:
     given = [*SMALL[stage], *([f"run_dir='{quoted}'"] if folder else []), *overrides]
     if stage == "pretrain":
         return pretraining.prepare(compose("pretrain", given), given)
-    from mae.downstream import finetune
+    from mae.downstream import prepare as finetune
 
     return finetune.prepare(compose("finetune", given), given)
 

@@ -61,7 +61,7 @@ class DownstreamRun(Run):
             "epochs": config.epochs,
             **self.task.label_results(self.data.splits),
             "parameters": parameters(self.module.model),
-            "trained_parameters": sum(p.numel() for p in self.module.model.parameters() if p.requires_grad),
+            "trained_parameters": parameters(self.module.model, learning=True),
             **self.training_results,
             **baselines,
         }

@@ -10,7 +10,7 @@ from typing import Any
 import lightning as L
 
 from mae.checkpoints.load import encoder_from
-from mae.checkpoints.read import read_checkpoint, read_pickle
+from mae.checkpoints.read import read_checkpoint, read_header
 from mae.config.choosing.images import choose_loading
 from mae.config.reading import read_config
 from mae.config.schema.roots import FinetuneConfig
@@ -45,7 +45,7 @@ def prepare_evaluation(config: FinetuneConfig, overrides: Sequence[str] = ()) ->
             "evaluate_only=true needs a finished classifier: checkpoint=RUN, the folder of a second-stage run"
         )
     path = classifier_file(Path(config.checkpoint))
-    trained = read_pickle(path).get("hyper_parameters", {})
+    trained = read_header(path).get("hyper_parameters", {})
     if "protocol" not in trained and "task" not in trained:
         raise ValueError(
             f"{path} holds no classifier, but an encoder: train_finetune.py checkpoint={config.checkpoint} trains one"

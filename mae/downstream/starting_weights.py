@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 
@@ -48,7 +47,7 @@ def newest_run() -> str:
     return f", such as checkpoint={runs[-1].parent}" if runs else ""
 
 
-def follow_checkpoint(choices: Choices[Any], checkpoint: Checkpoint) -> None:
+def follow_checkpoint(choices: Choices[FinetuneConfig], checkpoint: Checkpoint) -> None:
     """Take image size, channels, statistics and model from the checkpoint.
 
     Raises:

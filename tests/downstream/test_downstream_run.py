@@ -204,6 +204,7 @@ def test_a_share_of_the_labels_is_a_share_of_each_class(run: Path, tmp_path: Pat
     assert np.bincount(labels).min() >= 11
 
 
+@pytest.mark.slow
 def test_the_encoder_of_a_run_folder_and_of_its_encoder_folder_probe_alike(run: Path, tmp_path: Path) -> None:
     accuracies = [
         job("finetune", tmp_path / name, f"checkpoint={path}", "labels_per_class=3").run()["val_top1"]
@@ -218,6 +219,7 @@ def test_a_larger_image_size_resamples_the_positions(run: Path, tmp_path: Path) 
     assert math.isfinite(prepared.run()["val_top1"])
 
 
+@pytest.mark.slow
 def test_a_resumed_finetuning_ends_as_if_it_had_never_stopped(run: Path, tmp_path: Path) -> None:
     class PowerCut(L.Callback):
         def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

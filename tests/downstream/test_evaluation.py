@@ -283,6 +283,7 @@ for overrides in (["run_dir=run"], ["run_dir=evaluated", "evaluate_only=true", "
 """
 
 
+@pytest.mark.slow
 def test_two_processes_score_as_one_does(tmp_path: Path) -> None:
     write_split(tmp_path / "data" / "train", 10, *LEVELS)
     test = write_split(tmp_path / "data" / "test", 8, *LEVELS, seed=1)

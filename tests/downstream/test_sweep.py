@@ -53,6 +53,7 @@ def curve(folder: Path) -> list[tuple[int, float]]:
     return read_metrics(folder / "metrics.csv")["val_top1"]
 
 
+@pytest.mark.slow
 def test_each_probe_of_a_sweep_does_what_a_run_of_its_own_does(pretrained: Path, tmp_path: Path) -> None:
     results = job("finetune", tmp_path / "swept", f"checkpoint={pretrained}", *SWEEP, *ADAMW).run()
     found = {(row["pool"], row["batch_norm"], float(row["base_lr"])): row for row in candidates(tmp_path / "swept")}
@@ -112,8 +113,9 @@ def test_the_winner_is_a_classifier_that_can_be_evaluated(swept: Swept, tmp_path
 
 def test_a_finished_sweep_can_be_resumed(swept: Swept) -> None:
     folder, results = swept
-    before = curve(folder)
+    before, trained = curve(folder), (folder / "checkpoints" / "best.ckpt").read_bytes()
     again = job("finetune", folder, *SWEEP, "resume=true").run()
     for key in ("val_top1", "test_top1", "sweep_pool", "sweep_batch_norm", "sweep_base_lr"):
         assert again[key] == results[key]
     assert curve(folder) == before
+    assert (folder / "checkpoints" / "best.ckpt").read_bytes() == trained  # nothing was trained again

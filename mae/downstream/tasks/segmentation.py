@@ -152,7 +152,9 @@ class Segmentation(Task[SegmentationModule]):
         ]
 
 
-def choose_segmentation(choices: Choices[Any], count: int, machine: Machine, shares: int, pretrained: bool) -> None:
+def choose_segmentation(
+    choices: Choices[FinetuneConfig], count: int, machine: Machine, shares: int, pretrained: bool
+) -> None:
     """Choose batch size, epochs and learning rate for ``count`` images with masks; ``shares`` divides the batch."""
     most = 16 if machine.accelerated else 8
     batch = choices.fill(

@@ -133,16 +133,16 @@ def test_blocks_that_are_no_attention_and_then_an_mlp_are_refused_or_work():
 
 def test_what_no_protocol_can_do_is_refused():
     for name, changes, says in (
-        ("finetune", {"name": "lora"}, r"protocol\.name=lora is unknown: choose one of linear_probe, mlp_probe"),
+        ("finetune", {"name": "lora"}, r"protocol\.name='lora' is unknown: choose one of linear_probe, mlp_probe"),
         ("partial_finetune", {"blocks": 0}, r"protocol\.blocks=0\.?0? tunes nothing: protocol=linear_probe does that"),
         ("partial_finetune", {"blocks": 2.5}, r"protocol\.blocks=2\.5 cannot be tuned: the encoder has 2 blocks"),
         (
             "mlp_probe",
             {"activation": "swish"},
-            r"protocol\.activation=swish is unknown: choose one of relu, gelu, tanh",
+            r"protocol\.activation='swish' is unknown: choose one of relu, gelu, tanh",
         ),
         ("attentive_probe", {"heads": 3}, r"protocol\.heads=3 does not divide the encoder's width of 32"),
-        ("linear_probe", {"pool": "max"}, r"protocol\.pool=max is unknown: choose one of mean, token"),
+        ("linear_probe", {"pool": "max"}, r"protocol\.pool='max' is unknown: choose one of mean, token"),
     ):
         with pytest.raises(ValueError, match=says):
             build(name, **changes)

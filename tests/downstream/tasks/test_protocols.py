@@ -108,7 +108,7 @@ def last_checkpoint(folder: Path) -> dict[str, Any]:
     return dict(torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True))
 
 
-@pytest.mark.parametrize("protocol", ["finetune", "partial_finetune"])
+@pytest.mark.parametrize("protocol", [pytest.param("finetune", marks=pytest.mark.slow), "partial_finetune"])
 def test_a_resume_repeats_what_chance_drew_and_what_was_averaged(tmp_path: Path, protocol: str) -> None:
     overrides = (f"protocol={protocol}", *AUGMENTED)
     whole = job("finetune", tmp_path / "whole", *overrides).run()

@@ -140,7 +140,7 @@ def test_a_frozen_encoder_stays_bit_for_bit(
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-@pytest.mark.parametrize("neck", ["fpn", "vt_fpn"])
+@pytest.mark.parametrize("neck", [pytest.param("fpn", marks=pytest.mark.slow), "vt_fpn"])
 def test_convolutional_networks_are_segmented_and_resumed(tmp_path: Path, shapes: Path, neck: str) -> None:
     sizes = ("checkpoint=null", "model.name=resnet10t", "data.image_size=32", "task.tokens=1", "task.token_width=32")
     given = (*sizes, f"task.neck={neck}", "batch_size=8", "epochs=2", "protocol.layer_decay=1")
@@ -151,6 +151,7 @@ def test_convolutional_networks_are_segmented_and_resumed(tmp_path: Path, shapes
     assert "random_miou" not in first
 
 
+@pytest.mark.slow
 def test_a_run_repeats_itself(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> None:
     given = (
         f"checkpoint={shared_pretraining(tmp_path_factory)}",
@@ -171,7 +172,7 @@ def test_a_run_repeats_itself(tmp_path: Path, tmp_path_factory: pytest.TempPathF
         ),
         (("label_fraction=0.5",), "label_fraction=0.5 draws labelled images by their class"),
         (("task.neck=fpn",), r"task\.neck=fpn does not fit vit_tiny_patch16_224, which gives one map: choose simple"),
-        (("task.neck=unet",), r"task\.neck=unet is unknown: choose one of"),
+        (("task.neck=unet",), r"task\.neck='unet' is unknown: choose one of"),
         (
             ("model.name=resnet18", "task.neck=simple"),
             r"task\.neck=simple does not fit resnet18, which gives several maps",
@@ -184,7 +185,7 @@ def test_a_run_repeats_itself(tmp_path: Path, tmp_path_factory: pytest.TempPathF
         (("data=digits",), "segmentation needs masks, and these data have none: data=segmentation_folder reads them"),
         (("data.classes=2",), "holds the id 2, and there are 2 classes"),
         (("task.tokens=null",), r"task\.tokens=null is not a value"),
-        (("task.name=detection",), r"task\.name=detection is unknown: choose one of classification, segmentation"),
+        (("task.name=detection",), r"task\.name='detection' is unknown: choose one of classification, segmentation"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_work_starts(
