@@ -6,8 +6,12 @@ python train_finetune.py -m checkpoint=RUN,null seed=0,1,2                  one 
 """
 
 from mae.cli.app import write_tables
-from mae.cli.script import script
-from mae.downstream.finetune import prepare
+from mae.training.threads import calm_idle_threads
+
+calm_idle_threads()  # before torch is loaded
+
+from mae.cli.script import script  # noqa: E402
+from mae.downstream.prepare import prepare  # noqa: E402
 
 main = script("finetune", prepare, after_sweep=write_tables)
 

@@ -4,8 +4,12 @@ python train_pretrain.py                                 the digits that scikit-
 python train_pretrain.py data=folder data.root=DIR       a folder of images, no labels needed
 """
 
-from mae.cli.script import script
-from mae.run.pretraining import prepare
+from mae.training.threads import calm_idle_threads
+
+calm_idle_threads()  # before torch is loaded
+
+from mae.cli.script import script  # noqa: E402
+from mae.run.pretraining import prepare  # noqa: E402
 
 main = script("pretrain", prepare)
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model_weights
 
 from mae.config.composing import compose
+from mae.downstream.tasks.classifiers import build_classifier
 from mae.models.backbones.convnet import ConvNet, feature_stages, map_grids
 from mae.models.backbones.encoder import Encoder
 from mae.models.backbones.vt_resnet import VTResNet
@@ -29,7 +30,6 @@ from mae.models.classifier import Classifier
 from mae.models.cost import multiply_adds, parameters
 from mae.models.heads import LinearHead
 from mae.models.layers.pyramids import FPN, VTFPN
-from mae.models.protocols import create_classifier
 
 CLASSES = 1000
 SIDE = 224
@@ -83,8 +83,8 @@ def vits() -> Iterator[Row]:
         ("fashion_mnist_vit_d2l", 96, 1, 6.457866),
     ):
         config = compose("finetune", [f"experiment={name}"])
-        encoder = Encoder(image_size=side, in_channels=channels, **config["model"])
-        model = create_classifier(encoder, 10, config["protocol"])
+        encoder = Encoder(image_size=side, in_channels=channels, **config.model.arguments)
+        model = build_classifier(config.protocol, encoder, 10, seed=0)
         yield Row(
             f"{name.removeprefix('cifar10_').removeprefix('fashion_mnist_')}, {side} px",
             model,

@@ -20,7 +20,7 @@ from rich.progress import track
 from rich.table import Table
 
 from mae.config.composing import compose
-from mae.downstream.finetune import prepare
+from mae.downstream.prepare import prepare
 
 QUIET = ("trainer.progress=false", "trainer.devices=1", "baselines=false", "data.min_scale=1", "data.flip=false")
 

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 from mae.config.composing import compose
-from mae.downstream import finetune
-from mae.run import pretraining as pretrain
+from mae.run import pretraining
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -29,8 +28,11 @@ def job(stage: str, folder: Path | str | None, *overrides: str) -> Any:
     """Prepare a stage as its script does: a tiny model on the digits, unless overrides say otherwise."""
     quoted = str(folder).replace("'", r"\'")
     given = [*SMALL[stage], *([f"run_dir='{quoted}'"] if folder else []), *overrides]
-    module = pretrain if stage == "pretrain" else finetune
-    return module.prepare(compose(stage, given), given)
+    if stage == "pretrain":
+        return pretraining.prepare(compose("pretrain", given), given)
+    from mae.downstream import prepare as finetune
+
+    return finetune.prepare(compose("finetune", given), given)
 
 
 def shared_pretraining(factory: pytest.TempPathFactory) -> Path:

@@ -22,7 +22,7 @@ from mae.config.mistakes import Groups
 from mae.config.reading import leaves
 from mae.config.schema.roots import RunConfig
 from mae.data.inspection import Inspection
-from mae.downstream.segmentation import choose_segmentation
+from mae.downstream.tasks.segmentation import choose_segmentation
 from mae.optim.schedule import scaled_lr
 from tests.data.drawing import write_image
 from tests.runs import ENCODER, job

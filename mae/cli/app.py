@@ -12,9 +12,12 @@ from rich.console import Console
 # Nothing heavy at the top: `mae --help` waits for neither torch nor Hydra.
 from mae.cli.data_commands import app as data_app
 from mae.run.exits import one_line_errors, run_job
+from mae.training.threads import calm_idle_threads
 
 if TYPE_CHECKING:
     from mae.cli.script import Prepare
+
+calm_idle_threads()  # before a command loads torch
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -111,7 +114,7 @@ def _stage(root: str) -> Prepare:
         from mae.run.pretraining import prepare
 
         return prepare
-    from mae.downstream.finetune import prepare as prepare_second_stage
+    from mae.downstream.prepare import prepare as prepare_second_stage
 
     return prepare_second_stage
 

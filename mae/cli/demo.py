@@ -14,7 +14,7 @@ from rich.progress import track
 
 from mae.config.composing import compose
 from mae.config.schema.roots import PretrainConfig
-from mae.downstream import finetune
+from mae.downstream.prepare import prepare
 from mae.evaluation.intervals import mean_interval
 from mae.objectives.registry import OBJECTIVES
 from mae.report.curves import run_curves
@@ -79,7 +79,7 @@ def run_demo(folder: Path, draws: Sequence[int] = DRAWS, overrides: Sequence[str
             ],
         )
         config.checkpoint = str(run) if pretrained else None
-        accuracies[name].append(finetune.prepare(config).run()["test_top1"])
+        accuracies[name].append(prepare(config).run()["test_top1"])
 
     summary = {"pretraining": results, "test_top1": accuracies}
     (folder / "results.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

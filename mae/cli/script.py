@@ -19,7 +19,7 @@ from mae.config.class_overrides import adding, as_typed, own_classes
 from mae.config.composing import check, compose, compose_values, config_folder, first_value, plain
 from mae.config.explain import explain, print_explanation
 from mae.config.help import print_help
-from mae.run.exits import one_line_errors, run_job
+from mae.run.exits import ExitStatus, one_line_errors, run_job
 
 Prepare = Callable[[Any, Sequence[str]], Any]
 EXPLAIN = "--explain"
@@ -32,7 +32,7 @@ def script(
 
     ``--help`` shows every key, ``--explain`` the values of a run in place of running it, ``--config-dir DIR`` adds options of the
     user's own. ``--cfg job`` and ``-m`` are Hydra's. With ``-m`` each job has a numbered folder in ``run_dir``, by default
-    ``runs/sweeps/<time>``; one that cannot start is said and passed over.
+    ``runs/sweeps/<time>``; one that cannot start, or diverges, is said and passed over.
 
     Args:
         root: ``pretrain`` or ``finetune``.
@@ -40,7 +40,7 @@ def script(
         after_sweep: Told the folders of the jobs of a sweep that have finished, also where a later one failed.
     """
     finished: list[Path] = []
-    refused: list[int] = []
+    failed: list[Any] = []
     typed: list[str] = []
 
     @hydra.main(config_path=str(config_folder()), config_name=root, version_base="1.3")  # type: ignore[untyped-decorator]
@@ -55,12 +55,18 @@ def script(
                 if sweeping:
                     place_in_sweep(values, context.job.num)
                 job = prepare(check(root, values), overrides)
-        except SystemExit:
+        except SystemExit as ended:
             if not sweeping:
                 raise
-            refused.append(context.job.num)
+            failed.append(ended.code)
             return
-        run_job(job)
+        try:
+            run_job(job)
+        except SystemExit as ended:
+            if not sweeping or ended.code != ExitStatus.DIVERGED:
+                raise
+            failed.append(ended.code)
+            return
         finished.append(Path(values["run_dir"]))
 
     def main() -> None:
@@ -87,8 +93,8 @@ def script(
         finally:
             if arguments.multirun and finished:
                 after_sweep(finished)
-        if refused:
-            sys.exit(2)
+        if failed:
+            sys.exit(failed[0])
 
     return main
 

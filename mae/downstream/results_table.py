@@ -87,11 +87,11 @@ def collect(folders: Iterable[Path]) -> tuple[dict[Measured, list[Line]], list[s
     warnings: list[str] = []
     runs = [(folder, *_read(folder)) for folder in folders]
     data = _short([_data(config) for _, config, _ in runs])
-    weights = _short([config.checkpoint or "random" for _, config, _ in runs])
+    weights = _short([config["checkpoint"] or "random" for _, config, _ in runs])
     for folder, config, results in runs:
         measured = _measured(data[_data(config)], results, folder)
         lines = found.setdefault(measured, {})
-        for line in _lines(config, results, measured.split, weights[config.checkpoint or "random"]):
+        for line in _lines(config, results, measured.split, weights[config["checkpoint"] or "random"]):
             key = json.dumps([line.name, line.settings], sort_keys=True, default=str)
             known = lines.setdefault(key, line)
             if known is not line:
@@ -156,7 +156,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _data(config: dict[str, Any]) -> str:
     """Return what identifies the data: a known name, the folder, or the source."""
-    options = config.data
+    options = config["data"]
     return str(options.get("name") or options.get("root") or options["source"])
 
 
@@ -175,13 +175,13 @@ def _measured(data: str, results: dict[str, Any], folder: Path) -> Measured:
 
 
 def _lines(config: dict[str, Any], results: dict[str, Any], split: str, weights: str) -> list[Line]:
-    tuned = LATER_TUNED if config.protocol.name in ("finetune", "partial_finetune") else {}
+    tuned = LATER_TUNED if config["protocol"]["name"] in ("finetune", "partial_finetune") else {}
     given = {**LATER, **tuned, **leaves(config)}
     settings = {key: value for key, value in given.items() if key.partition(".")[0] not in NOT_SETTINGS}
-    settings |= {f"data.{key}": config.data.get(key) for key in ("image_size", "channels")}
+    settings |= {f"data.{key}": config["data"].get(key) for key in ("image_size", "channels")}
     for key in ("labels_per_class", "label_fraction"):
         settings.pop(key, None)
-    labels, seed = "" if results["stage"] == "evaluate" else _labels(config), config.seed
+    labels, seed = "" if results["stage"] == "evaluate" else _labels(config), config["seed"]
     if results["stage"] != "features":
         segmentation = results.get("task") == "segmentation"
         name, score = ("segmentation, mean IoU", "miou") if segmentation else (results["protocol"], "top1")
@@ -206,9 +206,9 @@ def _draws(results: dict[str, Any], prefix: str, budget: str, seed: int) -> dict
 
 
 def _labels(config: dict[str, Any]) -> str:
-    if config.labels_per_class is not None:
+    if config["labels_per_class"] is not None:
         return f"{config['labels_per_class']} per class"
-    share = config.label_fraction
+    share = config["label_fraction"]
     return f"{100 * share:g}%" if share is not None else "100%"
 
 

@@ -21,7 +21,11 @@ def pretraining_verdicts(results: Mapping[str, Any], objective: Objective) -> li
     alarms = results.get("alarms", [])
     if not math.isfinite(results["val_loss"]):
         sentences = [] if any(alarm.startswith(NOT_A_NUMBER) for alarm in alarms) else [_DIVERGED]
-        return [*sentences, *alarms, "The encoder of this run is of no use. checkpoints/best.ckpt may be of before."]
+        return [
+            *sentences,
+            *alarms,
+            "The weights at its end are of no use and not kept: what checkpoints/ holds is of before.",
+        ]
     sentences = [*_on_loss(results, objective), *_on_accuracy(results), *_on_rank(results)]
     return [*sentences, *(f"While training: {alarm}" for alarm in alarms)]
 

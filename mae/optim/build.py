@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from timm.optim import Lars
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from mae.optim.groups import LayerOf, parameter_groups
+from mae.optim.lars import PairedLars, biases_of
 from mae.optim.schedule import SCHEDULES, warmup_cosine, warmup_steps_down
 
 OPTIMIZERS = ("adamw", "sgd", "lars")
@@ -57,7 +57,7 @@ def create_optimizer(
         # timm adapts only what decays, unless told otherwise; MAE's probe adapts matrices at a weight decay of zero.
         for group in groups:
             group["always_adapt"] = group["decaying"]
-        return Lars(groups, lr=lr, momentum=momentum)  # type: ignore[no-any-return]
+        return PairedLars(groups, biases_of(module), lr=lr, momentum=momentum)
     raise ValueError(f"optim.name={name!r} is unknown: choose one of {', '.join(OPTIMIZERS)}")
 
 

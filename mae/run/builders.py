@@ -18,9 +18,7 @@ from mae.optim.schedule import scaled_lr
 from mae.run.setting import Setting, placement
 from mae.training.loggers import MetricsFile, create_wandb_logger
 from mae.training.optimization import Optimization
-from mae.training.trainer import (
-    create_evaluator,
-)
+from mae.training.trainer import create_evaluator
 
 
 def build_loggers(setting: Setting[Any]) -> list[Logger]:
@@ -102,6 +100,7 @@ def build_optimization(
 ) -> Optimization:
     """Return the optimizer and schedule that the config describes."""
     config, options = setting.config, setting.config.optim
+    steps_per_epoch = setting.steps_of(steps_per_epoch)
     return Optimization(
         name=options.name,
         lr=scaled_lr(options.base_lr, config.batch_size),

@@ -5,23 +5,18 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import lightning
-import timm
-import torch
-import torchvision
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
 from mae.checkpoints.read import read_header
+from mae.run.environment import environment
 
 
 def is_first_process() -> bool:
@@ -71,10 +66,20 @@ class RunFolder:
         assert isinstance(stored, dict), "config.yaml is written by start()"
         return {str(key): value for key, value in stored.items()}
 
+    @cached_property
+    def header(self) -> Mapping[str, Any]:
+        """What the checkpoint to resume from holds, read once and without its tensors, which stay on the disk until they are used.
+
+        Raises:
+            ValueError: It is cut off, or no checkpoint.
+        """
+        path = self.last_checkpoint
+        assert path is not None, "there is a state to resume from"
+        return read_header(path)
+
     def resume_step(self) -> int | None:
         """Return the optimizer step that the run goes on from, if it does."""
-        path = self.last_checkpoint
-        return None if path is None else int(read_header(path)["global_step"])
+        return None if self.last_checkpoint is None else int(self.header["global_step"])
 
     def earlier_results(self) -> dict[str, Any]:
         """Return the results of an earlier part of the run."""
@@ -132,29 +137,3 @@ def shared_with_children(folder: RunFolder) -> Iterator[None]:
             del os.environ[ENVIRONMENT]
         else:
             os.environ[ENVIRONMENT] = before
-
-
-def environment() -> dict[str, Any]:
-    """Return what someone needs to run this again: versions, device, command and commit."""
-    return {
-        "command": sys.argv,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "timm": timm.__version__,
-        "lightning": lightning.__version__,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores",
-        "commit": _commit(),
-    }
-
-
-def _commit() -> str | None:
-    here = Path(__file__).resolve().parent
-    try:
-        asked = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, timeout=5, check=False
-        )
-    except OSError:
-        return None
-    return asked.stdout.strip() or None

@@ -9,6 +9,8 @@ from functools import partial
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.profilers import SimpleProfiler
+from lightning.pytorch.utilities import rank_zero_only
 
 from mae.checkpoints.format import save
 from mae.data.datamodule import ImageData
@@ -18,11 +20,11 @@ from mae.report.tables import Table
 from mae.run.builders import build_loggers
 from mae.run.folder import shared_with_children
 from mae.run.setting import Setting, placement
+from mae.training.callbacks.divergence import Divergence, has_finite_weights
 from mae.training.callbacks.progress import TrainingProgress
+from mae.training.overfitting import FirstBatch
 from mae.training.summary import Rows, show_summary
-from mae.training.trainer import (
-    create_trainer,
-)
+from mae.training.trainer import create_trainer
 
 
 def write_run(
@@ -72,7 +74,7 @@ class Run:
         cls, setting: Setting[Any], total_steps: int, monitor: str, mode: str, callbacks: Sequence[L.Callback] = ()
     ) -> tuple[L.Trainer, TrainingProgress]:
         """Return the trainer, and the progress that it shows."""
-        config = setting.config
+        config, debug = setting.config, setting.config.debug
         progress = TrainingProgress(setting.console, quiet=setting.quiet)
         trainer = create_trainer(
             placement(config.trainer),
@@ -87,10 +89,19 @@ class Run:
             monitor=monitor,
             mode=mode,
             loggers=build_loggers(setting),
-            callbacks=[progress, *callbacks],
+            callbacks=[progress, *callbacks, Divergence(partial(progress.say, style="bold yellow"))],
             say=partial(progress.say, style="bold"),
+            limit_steps=debug.steps,
+            profiler=SimpleProfiler() if debug.profiler else None,
         )
         return trainer, progress
+
+    @property
+    def divergence(self) -> Divergence:
+        """Knows whether the training has diverged."""
+        callbacks: list[L.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        (found,) = (callback for callback in callbacks if isinstance(callback, Divergence))
+        return found
 
     def show_summary(self, title: str, rows: Rows) -> None:
         """Print what will run, and what was chosen."""
@@ -106,14 +117,33 @@ class Run:
             show_summary(setting.console, f"{title} in {setting.folder.path}", rows, setting.choices.made)
 
     def fit(self) -> None:
-        """Train, from the last checkpoint where the run goes on, and keep the end as ``last.ckpt``."""
+        """Train, from the last checkpoint where the run goes on, and keep the end as ``last.ckpt``.
+
+        A run that diverges ends early, see ``divergence``: its checkpoints stay those of before.
+        """
         folder = self.setting.folder
         folder.start(self.setting.config.plain())
         self._began = time.perf_counter()
         with shared_with_children(folder):
-            self.trainer.fit(self.module, datamodule=self.data, ckpt_path=folder.last_checkpoint, weights_only=True)
-        self.trainer.save_checkpoint(folder.path / "checkpoints" / "last.ckpt")
+            batches: Any = self.data
+            if self.setting.config.debug.overfit:
+                batches = FirstBatch(self.data)
+            self.trainer.fit(self.module, datamodule=batches, ckpt_path=folder.last_checkpoint, weights_only=True)
+        if self.divergence.sentence is None:
+            self.trainer.save_checkpoint(folder.path / "checkpoints" / "last.ckpt")
+        if self.setting.config.debug.profiler:
+            self._write_profile()
         self.trainer.loggers = []  # what follows belongs to results.json, not to the curves
+
+    def return_to_device(self) -> None:
+        """Move the module back to where it was trained: Lightning leaves it on the CPU when its trainer is done."""
+        self.module.to(self.trainer.strategy.root_device)
+
+    @rank_zero_only
+    def _write_profile(self) -> None:
+        path = self.setting.folder.path / "profile.txt"
+        path.write_text(self.trainer.profiler.summary(), encoding="utf-8")  # type: ignore[attr-defined]
+        self.say(f"profile  {path}")
 
     def finish(
         self,
@@ -125,7 +155,10 @@ class Run:
         figures: Sequence[Figure] = (),
         caption: str = "",
     ) -> Mapping[str, Any]:
-        """Write the encoder, results.json and report.html; return the results. ``caption`` is of its reconstructions."""
+        """Write the encoder, if its weights are numbers, results.json and report.html; return the results.
+
+        ``caption`` is of its reconstructions.
+        """
         folder, clock = self.setting.folder, self.progress.clock
         results = {**folder.earlier_results(), **results}
         if clock.images:  # a resume of a finished run trains nothing, and keeps what was measured
@@ -136,9 +169,12 @@ class Run:
         results["unreadable_images"] = count = unreadable.count()
         if count:
             verdicts = [*verdicts, f"{count:,} images cannot be read, listed in {unreadable.path}."]
-        save(encoder, folder.path / "encoder")
+        keeps = has_finite_weights(encoder)
+        if keeps:
+            save(encoder, folder.path / "encoder")
         write_run(self.setting, results, verdicts, tables=tables, figures=figures, caption=caption)
-        self.say(f"encoder  {folder.path / 'encoder'}")
+        if keeps:
+            self.say(f"encoder  {folder.path / 'encoder'}")
         return results
 
     def say(self, *lines: str, style: str | None = None) -> None:

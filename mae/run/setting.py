@@ -13,13 +13,8 @@ from mae.config.resuming import resumed_config
 from mae.config.schema.roots import RunConfig
 from mae.config.schema.training import Trainer as TrainerOptions
 from mae.run.folder import RunFolder, choose_run_folder
-from mae.training.trainer import (
-    Placement,
-    chosen_precision,
-    count_devices,
-    has_accelerator,
-    micro_batch,
-)
+from mae.training.devices import check_strategy, chosen_precision, has_accelerator
+from mae.training.trainer import Placement, count_devices, micro_batch
 
 C = TypeVar("C", bound=RunConfig)
 
@@ -65,6 +60,10 @@ class Setting(Generic[C]):
         """Images per device and forward pass."""
         return micro_batch(self.config.batch_size, self.devices, self.config.trainer.accumulate)
 
+    def steps_of(self, steps_per_epoch: int) -> int:
+        """Return the optimizer steps of an epoch of this run, which ``debug.steps`` may cut short."""
+        return min(steps_per_epoch, self.config.debug.steps or steps_per_epoch)
+
 
 def open_setting(config: C, stage: str, overrides: Sequence[str]) -> Setting[C]:
     """Check the config's values, find its run folder, and count the devices.
@@ -79,6 +78,9 @@ def open_setting(config: C, stage: str, overrides: Sequence[str]) -> Setting[C]:
     trainer = config.trainer
     accelerated = has_accelerator(trainer.accelerator)
     trainer.precision = chosen_precision(trainer.precision, accelerated)
+    check_strategy(trainer.strategy)
+    if config.debug.steps:  # the first steps of an epoch, and all that comes at the end of one
+        config.epochs = trainer.validate_every = 1
     return Setting(
         config, folder, count_devices(placement(trainer)), Machine.here(accelerated), Choices(config), Console()
     )

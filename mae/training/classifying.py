@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,13 +15,13 @@ from mae.checkpoints.format import describe
 from mae.data.loading.batches import Batch
 from mae.data.statistics import standardize
 from mae.models.classifier import Classifier
-from mae.training.downstream import SecondStageModule
+from mae.training.downstream import DownstreamModule
 from mae.training.mixing import BatchAugmentation
 from mae.training.optimization import Optimization
 from mae.training.predictions import Predictions
 
 
-class FinetuningModule(SecondStageModule):
+class ClassificationModule(DownstreamModule):
     """Train a classifier; what the protocol freezes stays bit-identical.
 
     Args:
@@ -48,7 +49,7 @@ class FinetuningModule(SecondStageModule):
         self.classes = classes
         self.augmentation = augmentation or BatchAugmentation(len(classes))
         self.val_top1 = MulticlassAccuracy(len(classes), average="micro")
-        self.val_loss = MeanMetric()
+        self.val_loss = MeanMetric(nan_strategy=math.nan)  # by default what is not a number is left out of the mean
         self.predictions = Predictions()
         self.save_hyperparameters(
             {"model": describe(model.encoder), "classes": list(classes), "protocol": dict(protocol)}

@@ -19,7 +19,7 @@ from mae.models.segmenter import Segmenter
 from mae.training.optimization import Optimization
 
 
-class SecondStageModule(L.LightningModule):
+class DownstreamModule(L.LightningModule):
     """A model on an encoder.
 
     Args:
@@ -29,6 +29,7 @@ class SecondStageModule(L.LightningModule):
     """
 
     model: Classifier | Segmenter
+    classes: tuple[str, ...]
     mean: Tensor
     std: Tensor
 

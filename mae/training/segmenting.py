@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,11 +16,11 @@ from mae.data.segmentation.masks import IGNORE
 from mae.data.statistics import standardize
 from mae.evaluation.segmentation_scores import count_confusions, measure_segmentation
 from mae.models.segmenter import Segmenter
-from mae.training.downstream import SecondStageModule
+from mae.training.downstream import DownstreamModule
 from mae.training.optimization import Optimization
 
 
-class SegmentationModule(SecondStageModule):
+class SegmentationModule(DownstreamModule):
     """Train a segmenter on images and masks of its size.
 
     Args:
@@ -43,7 +44,7 @@ class SegmentationModule(SecondStageModule):
     ) -> None:
         super().__init__(model, optimization, seed)
         self.classes = classes
-        self.val_loss = MeanMetric()
+        self.val_loss = MeanMetric(nan_strategy=math.nan)  # by default what is not a number is left out of the mean
         self.val_confusion, self.confusion = count_confusions(len(classes)), count_confusions(len(classes))
         self.save_hyperparameters({"model": describe(model.encoder), "classes": list(classes), "task": dict(task)})
 

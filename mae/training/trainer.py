@@ -10,29 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.profilers import Profiler
 
-from mae.training.callbacks.checkpointing import Keep
+from mae.training.callbacks.checkpointing import Best, Keep
+from mae.training.devices import keep_float32_whole
 
 SHORT_EPOCH = 50
 """Steps; shorter epochs are too short to save after each."""
-
-
-def has_accelerator(accelerator: str) -> bool:
-    """Whether ``trainer.accelerator`` means something faster than a CPU on this machine."""
-    if accelerator == "auto":
-        return torch.accelerator.is_available()
-    return accelerator != "cpu"
-
-
-def chosen_precision(precision: str, accelerated: bool) -> str:
-    """Resolve ``auto``: bf16-mixed where the device has it, else 32-true."""
-    if precision != "auto":
-        return precision
-    return "bf16-mixed" if accelerated and torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
 
 
 @dataclass(frozen=True)
@@ -66,7 +53,7 @@ def _build(placement: Placement, **arguments: Any) -> L.Trainer:
     arguments = {"enable_progress_bar": False, **arguments}
     try:
         return L.Trainer(**asdict(placement), enable_model_summary=False, **arguments)
-    except (MisconfigurationException, RuntimeError, ValueError, TypeError) as error:
+    except (MisconfigurationException, ModuleNotFoundError, RuntimeError, ValueError, TypeError) as error:
         asked = ", ".join(f"trainer.{key}={value}" for key, value in asdict(placement).items())
         raise ValueError(f"no trainer for {asked}: {' '.join(str(error).split())}") from None
 
@@ -87,6 +74,8 @@ def create_trainer(
     loggers: list[Logger],
     callbacks: list[L.Callback],
     say: Callable[[str], None],
+    limit_steps: int | None = None,
+    profiler: Profiler | None = None,
 ) -> L.Trainer:
     """Return a trainer that keeps ``checkpoints/last.ckpt`` and ``best.ckpt``.
 
@@ -105,6 +94,8 @@ def create_trainer(
         loggers: Where metrics go.
         callbacks: Beside the checkpoints.
         say: Tells a person that a signal was heard.
+        limit_steps: Optimizer steps of an epoch, then one batch of validation; None takes all.
+        profiler: Times what the trainer does.
 
     Raises:
         ValueError: The devices are not there.
@@ -116,11 +107,10 @@ def create_trainer(
         )
     checkpoints = folder / "checkpoints"
     keep = [
-        ModelCheckpoint(
-            checkpoints, "best", monitor=monitor, mode=mode, enable_version_counter=False, auto_insert_metric_name=False
-        ),
+        Best(checkpoints, monitor, mode),
         Keep(checkpoints, 1 if total_steps >= SHORT_EPOCH * epochs else every, save_minutes, say),
     ]
+    keep_float32_whole()
     return _build(
         placement,
         precision=precision,
@@ -133,6 +123,9 @@ def create_trainer(
         use_distributed_sampler=False,
         logger=loggers,
         callbacks=[*callbacks, *keep],
+        limit_train_batches=None if limit_steps is None else limit_steps * accumulate,
+        limit_val_batches=None if limit_steps is None else 1,
+        profiler=profiler,
     )
 
 
@@ -148,6 +141,7 @@ def create_evaluator(placement: Placement, *, precision: str, show_progress: boo
         ValueError: The devices are not there.
     """
     quiet_lightning()
+    keep_float32_whole()
     return _build(
         placement,
         precision=precision,

@@ -15,6 +15,7 @@ from tests.report.test_page import assert_self_contained
 from tests.runs import DECODER, ENCODER
 
 
+@pytest.mark.slow
 def test_the_demo_ends_with_its_table_and_the_path_of_its_report(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from mae.cli.app import write_tables
 from mae.cli.script import script
-from mae.downstream.finetune import prepare
+from mae.downstream.prepare import prepare
 from tests.downstream.test_results_table import assert_mean, rows
 from tests.runs import ENCODER, REPOSITORY, shared_pretraining
 

@@ -144,7 +144,7 @@ def test_data_without_a_test_split_say_so(tmp_path: Path) -> None:
     ("override", "message"),
     [
         ("trainer.devices=2", "protocol=features works on one device: leave trainer.devices=2 out"),
-        ("protocol.pool=all_of_it", "protocol.pool=all_of_it is neither mean nor token"),
+        ("protocol.pool=all_of_it", "protocol.pool='all_of_it' is unknown: choose one of mean, token"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(tmp_path: Path, override: str, message: str) -> None:

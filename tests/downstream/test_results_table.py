@@ -27,7 +27,7 @@ QUANTILES = {2: 12.706205, 3: 4.302653, 4: 3.182446}
 
 @functools.cache
 def config(protocol: str) -> dict[str, Any]:
-    return compose("finetune", [f"protocol={protocol}", "checkpoint=/runs/first"])
+    return compose("finetune", [f"protocol={protocol}", "checkpoint=/runs/first"]).plain()
 
 
 Finished = Callable[..., Path]

@@ -12,17 +12,17 @@ import torch.nn.functional as F
 from mae.checkpoints.format import save
 from mae.checkpoints.load import load_encoder
 from mae.config.composing import compose
+from mae.downstream.tasks.classifiers import build_classifier
 from mae.models.backbones.encoder import Encoder
 from mae.models.classifier import Classifier
-from mae.models.protocols import create_classifier
 
 
 def build(experiment: str, image_size: int, channels: int, **changes: Any) -> Classifier:
     config = compose("finetune", [f"experiment={experiment}"])
     torch.manual_seed(0)
-    encoder = Encoder(image_size=image_size, in_channels=channels, **{**config["model"], **changes})
+    encoder = Encoder(image_size=image_size, in_channels=channels, **{**config.model.arguments, **changes})
     encoder.set_pixel_statistics([0.5] * channels, [0.5] * channels)
-    return create_classifier(encoder, 10, config["protocol"])
+    return build_classifier(config.protocol, encoder, 10, seed=0)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 import mae
-from mae.config.choices import Choices, Machine, choose_finetuning
+from mae.config.choices import Choices, Machine
+from mae.config.choosing.finetuning import choose_finetuning
 from mae.config.composing import compose
 from mae.data.loading.batches import Batch
 from mae.data.statistics import false_colours, measure_pixels, pixel_tensors, shown_channels, standardize
@@ -129,7 +130,12 @@ def test_the_second_stage_takes_shape_channels_and_units_from_the_checkpoint(
     assert prepared.module.model.encoder.grid == (4, 8)
     results = prepared.run()
     assert results["test_top1"] > 0.8
-    assert classify_pixels(prepared.module, prepared.data)["pixels_top1"] > 0.8
+    assert (
+        classify_pixels(prepared.data, prepared.module.mean, prepared.module.std, len(prepared.module.classes))[
+            "pixels_top1"
+        ]
+        > 0.8
+    )
     assert f"{results['test_top1']:.1%}" in (tmp_path / "run" / "report.html").read_text()
 
 

@@ -71,7 +71,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[int
     return folder, images
 
 
-@pytest.mark.parametrize("step", [1, 2, 5, 9, 10, 11, 15, 20, 24, 29])
+# The first step, the last of an epoch, one amid an epoch, the last but one; the others take as long.
+@pytest.mark.parametrize(
+    "step", [1, 10, 15, 29, *(pytest.param(step, marks=pytest.mark.slow) for step in (2, 5, 9, 11, 20, 24))]
+)
 def test_a_run_stopped_after_any_step_ends_as_if_it_had_never_stopped(
     whole: tuple[Path, list[list[int]]], tmp_path: Path, step: int
 ) -> None:
@@ -88,9 +91,9 @@ def test_a_run_stopped_after_any_step_ends_as_if_it_had_never_stopped(
 @pytest.mark.parametrize(
     "overrides",
     [
-        ("data.num_workers=2",),
+        pytest.param(("data.num_workers=2",), marks=pytest.mark.slow),
         ("trainer.accumulate=2",),
-        ("data.repeats=4", "epochs=1"),
+        pytest.param(("data.repeats=4", "epochs=1"), marks=pytest.mark.slow),
     ],
     ids=["workers", "accumulation", "repeats"],
 )
@@ -134,6 +137,7 @@ def test_a_checkpoint_is_kept_every_few_minutes(tmp_path: Path, monkeypatch: pyt
     assert saved[0] < 6
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_script_is_one_line_and_the_command_that_goes_on(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     command = [sys.executable, str(REPOSITORY / "train_pretrain.py"), f"run_dir={folder}", "epochs=400", *BARE]
@@ -162,7 +166,7 @@ class Remove(L.Callback):
                 shard.unlink()
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_shards_that_go_away_are_one_line_and_the_steps_are_kept(
     tmp_path: Path, workers: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -207,10 +211,10 @@ def test_a_run_of_an_earlier_version_goes_on_and_can_be_scored(tmp_path: Path) -
 
 def test_an_epoch_of_one_step_can_be_stopped(tmp_path: Path) -> None:
     # The last step of an epoch has its checkpoint after validation; here every step is one.
-    overrides = (*BARE, "batch_size=1000", "epochs=6")
+    overrides = (*BARE, "batch_size=1000", "epochs=4")
     images = run("pretrain", tmp_path / "whole", *overrides)
-    before = run("pretrain", tmp_path / "parts", *overrides, stop_after=3)
-    assert len(before) == 3
+    before = run("pretrain", tmp_path / "parts", *overrides, stop_after=2)
+    assert len(before) == 2
     assert not (tmp_path / "parts" / "results.json").exists()
     assert before + run("pretrain", tmp_path / "parts", *overrides, "resume=true") == images
     assert_same(tmp_path / "whole", tmp_path / "parts")
@@ -226,7 +230,7 @@ def test_a_stop_at_the_very_last_step_leaves_the_scores_to_a_resume(tmp_path: Pa
 
 def test_signals_are_given_back_when_the_training_ends(tmp_path: Path) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    run("pretrain", tmp_path / "whole", *BARE)
+    run("pretrain", tmp_path / "whole", *BARE, "epochs=1")
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     run("pretrain", tmp_path / "parts", *BARE, stop_after=3)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before

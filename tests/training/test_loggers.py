@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-import pytest
-
-from mae.training.loggers import MetricsFile, create_loggers, read_metrics
+from mae.training.loggers import MetricsFile, read_metrics
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -74,9 +72,3 @@ def test_series_are_read_back_without_their_gaps(tmp_path: Path) -> None:
     log.log_metrics({"b": 2.0, "epoch": 0}, 5)
     log.log_metrics({"a": 0.0, "epoch": 1}, 7)
     assert read_metrics(tmp_path / "metrics.csv") == {"a": [(0, 1.0), (7, 0.0)], "b": [(5, 2.0)]}
-
-
-@pytest.mark.parametrize("step", [None, 3])
-def test_the_csv_is_always_there(tmp_path: Path, step: int | None) -> None:
-    (logger,) = create_loggers({"logger": {"name": "csv"}}, tmp_path, step)
-    assert isinstance(logger, MetricsFile)

@@ -18,7 +18,7 @@ from mae.data.loading.batches import Batch
 from mae.models.backbones.encoder import Encoder
 from mae.models.classifier import Classifier
 from mae.models.heads import LinearHead
-from mae.training.classifying import FinetuningModule
+from mae.training.classifying import ClassificationModule
 from mae.training.mixing import BatchAugmentation
 from mae.training.optimization import Optimization
 
@@ -197,13 +197,13 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Seen, list[Ten
     """Train two epochs of three equal batches; give what the model saw in each, and its weights at the end."""
 
     def train(*callbacks: L.Callback, seed: int = 0, rank: int = 0) -> tuple[Seen, list[Tensor]]:
-        monkeypatch.setattr(FinetuningModule, "global_rank", rank)
+        monkeypatch.setattr(ClassificationModule, "global_rank", rank)
         torch.manual_seed(0)
         images = torch.randint(256, (6, 1, 16, 16), dtype=torch.uint8)
         encoder = Encoder("vit_tiny_patch16_224", 16, 1, patch_size=4, width=32, depth=2, heads=2, drop_path=0.5)
         encoder.set_pixel_statistics((0.5,), (0.25,))
         options: dict[str, Any] = {"weight_decay": 0.0, "betas": (0.9, 0.999), "momentum": 0.9, "layer_decay": 1.0}
-        module = FinetuningModule(
+        module = ClassificationModule(
             Classifier(encoder, LinearHead(32, K, init_std=0.02)),
             {"name": "finetune"},
             ("a", "b", "c", "d"),

@@ -15,7 +15,7 @@ from mae.data.loading.order import OrderedSampler
 from mae.models.backbones.encoder import Encoder
 from mae.models.classifier import Classifier
 from mae.models.heads import LinearHead
-from mae.training.classifying import FinetuningModule
+from mae.training.classifying import ClassificationModule
 from mae.training.predictions import Predictions
 
 N, K = 11, 3
@@ -115,7 +115,7 @@ def test_reset_forgets_what_was_collected() -> None:
 def test_a_test_of_the_module_scores_every_image_in_order_however_often_it_is_run() -> None:
     encoder = Encoder("vit_tiny_patch16_224", 16, 1, patch_size=4, width=32, depth=1, heads=2)
     encoder.set_pixel_statistics((0.5,), (0.25,))
-    module = FinetuningModule(Classifier(encoder, LinearHead(32, K, init_std=0.5)), {}, ("a", "b", "c")).eval()
+    module = ClassificationModule(Classifier(encoder, LinearHead(32, K, init_std=0.5)), {}, ("a", "b", "c")).eval()
     images = torch.randint(256, (N, 1, 16, 16), dtype=torch.uint8)
     batches = [Batch(images[part], LABELS[part], part) for part in torch.randperm(N).split(4)]
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)

@@ -23,6 +23,8 @@ class Protocol(Group):
     probes: ClassVar[bool] = False
     trains: ClassVar[bool] = True
 
+    name: str
+
 
 class Probe(Protocol):
     """A head on a frozen encoder."""

@@ -7,7 +7,6 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
 
 from mae.evaluation import alarm_rules as rules
 from mae.training.callbacks.measurements import Measurements
@@ -16,11 +15,11 @@ from mae.training.optimization import Optimization
 from mae.training.pretraining import PretrainingModule
 
 CHECK_STEPS = 50
-"""Steps between two looks at the loss and the clock: reading the loss waits for the device."""
+"""Steps between two looks at the clock."""
 
 
 class Alarms(L.Callback):
-    """Asks the rules as training goes on, prints what they say, and ends a run whose loss is not a number.
+    """Asks the rules as training goes on, and prints what they say; ``Divergence`` ends a run whose loss is not a number.
 
     Args:
         measurements: Its figures are judged, right after they were measured.
@@ -32,12 +31,9 @@ class Alarms(L.Callback):
         self.measurements = measurements
         self.optimization = optimization
         self.workers = workers
-        self.diverged = False
         self.progress: TrainingProgress
         self._raised: dict[str, str] = {}
-        self._loss: Tensor | None = None
-        self._checked = -1
-        self._suspect = False
+        self._checked = 0
 
     @property
     def sentences(self) -> list[str]:
@@ -54,29 +50,17 @@ class Alarms(L.Callback):
         self._raise(trainer, "warmup", rules.warmup_too_long(optimization.warmup_steps, optimization.total_steps))
         self._raise(trainer, "flat", pl_module.model.objective.concern(self.measurements.patches))
 
-    # Reading the loss waits for the device. At the start of a step the clock takes that for work, which it is.
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Judge the loss and the clock every 50 steps, the same on every rank."""
+        """Judge the clock every 50 steps."""
         step = trainer.global_step
-        if self._loss is None or step == self._checked or (step % CHECK_STEPS and not self._suspect):
+        if step == self._checked or step % CHECK_STEPS:
             return
         self._checked = step
-        lost = trainer.strategy.reduce_boolean_decision(not math.isfinite(float(self._loss)), all=False)
-        # One such step is not the end where gradients are scaled (fp16): the scaler skips it. Two in a row are.
-        if lost and self._suspect:
-            self._stop(trainer)
-        self._suspect = lost
         clock, steps = self.progress.clock, step - self.progress.first
         seconds = clock.waiting + clock.working
         self._raise(trainer, "waiting", rules.waits_for_data(clock.waiting_share, steps, seconds, self.workers))
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Keep the loss, on its device."""
-        self._loss = outputs["loss"]
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Judge the validation loss, and the measurements, where there are new ones."""
@@ -84,8 +68,7 @@ class Alarms(L.Callback):
             return
         assert isinstance(pl_module, PretrainingModule)
         loss = float(trainer.callback_metrics["val_loss"])
-        if not math.isfinite(loss):
-            self._stop(trainer)
+        if not math.isfinite(loss):  # the run ends, and nothing else is worth saying
             return
         now = rules.Moment(trainer.global_step, self.optimization.total_steps)
         measurements = self.measurements
@@ -107,10 +90,6 @@ class Alarms(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what was raised."""
         self._raised = state_dict["raised"]
-
-    def _stop(self, trainer: L.Trainer) -> None:
-        self.diverged = trainer.should_stop = True
-        self._raise(trainer, "diverged", rules.not_a_number(trainer.global_step))
 
     def _raise(self, trainer: L.Trainer, name: str, sentence: str | None) -> None:
         if sentence is None or name in self._raised:

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from mae.data.loading.unreadable import TooManyUnreadableError
 from mae.data.reading.decode import UnreadableImageError
 from mae.data.streaming.remote import UnreachableError
+from mae.training.callbacks.divergence import has_finite_weights
 
 TOGETHER = 16
 """Steps between two times that the devices of a run agree whether to save: agreeing waits for them all."""
@@ -26,10 +27,41 @@ class StoppedError(Exception):
     """The run was stopped from outside, and kept what it had."""
 
 
+class Best(ModelCheckpoint):
+    """Writes ``best.ckpt``, of weights that are numbers.
+
+    Args:
+        folder: Of the checkpoints.
+        monitor: Metric that decides.
+        mode: ``min`` or ``max``.
+    """
+
+    def __init__(self, folder: Path, monitor: str, mode: str) -> None:
+        super().__init__(
+            folder, "best", monitor=monitor, mode=mode, enable_version_counter=False, auto_insert_metric_name=False
+        )
+
+    @property
+    def state_key(self) -> str:
+        """Lightning's, under which runs of earlier versions keep their best score."""
+        return super().state_key.replace(type(self).__name__, ModelCheckpoint.__name__, 1)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save where it is better."""
+        if has_finite_weights(pl_module):
+            super().on_validation_end(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save where it is better."""
+        if has_finite_weights(pl_module):
+            super().on_train_epoch_end(trainer, pl_module)
+
+
 class Keep(ModelCheckpoint):
     """Writes ``last.ckpt``: after epochs, every few minutes, and where a run is interrupted (SIGINT, which is Ctrl-C, or SIGTERM).
 
-    The loader's state is part of what is saved: a resume goes on with the very next batch. The second signal ends at once.
+    Only weights that are numbers are written. The loader's state is part of what is saved: a resume goes on with the very next
+    batch. The second signal ends at once.
 
     Args:
         folder: Of the checkpoints.
@@ -73,7 +105,8 @@ class Keep(ModelCheckpoint):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save, after the best checkpoint has been decided; stop here where the epoch was to be the last."""
-        super().on_train_epoch_end(trainer, pl_module)
+        if has_finite_weights(pl_module):
+            super().on_train_epoch_end(trainer, pl_module)
         self._save_or_stop(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -107,7 +140,8 @@ class Keep(ModelCheckpoint):
             )
 
     def _save(self, trainer: L.Trainer) -> None:
-        trainer.save_checkpoint(self.path)
+        if has_finite_weights(trainer.lightning_module):
+            trainer.save_checkpoint(self.path)
         self._saved_at = time.monotonic()
 
     def _heard(self, number: int, frame: FrameType | None) -> None:

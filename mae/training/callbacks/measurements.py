@@ -1,93 +1,23 @@
-"""What happens beside the training steps: pictures, and measures of the frozen features."""
+"""Measures of the frozen features, beside the training steps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
-import torch
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch import Tensor
 
-from mae.data.datamodule import ImageData
-from mae.data.inspection import evenly_spaced
-from mae.data.statistics import false_colours, shown_channels, standardize, unstandardize
 from mae.evaluation.frozen.features import frozen
 from mae.evaluation.frozen.knn_probe import KnnProbe
-from mae.evaluation.reconstruct import reconstruct
 from mae.evaluation.representation import feature_std, patch_figures, rankme, unit_patches
 from mae.models.backbones.backbone import Backbone
+from mae.training.callbacks.moments import due
 from mae.training.callbacks.online_probe import OnlineProbe
 from mae.training.pretraining import PretrainingModule
 
 PATCH_IMAGES = 256
 """Validation images whose patches are looked at: tens of thousands of patches at any size."""
-
-
-def due(trainer: L.Trainer, times: int) -> bool:
-    """Whether this validation is one of ``times``, evenly spread over the training, the last among them."""
-    if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
-        return False
-    assert trainer.max_epochs is not None and trainer.check_val_every_n_epoch is not None, "epochs are always set"
-    validations = max(1, trainer.max_epochs // trainer.check_val_every_n_epoch)
-    done = (trainer.current_epoch + 1) // trainer.check_val_every_n_epoch
-    return done * times // validations > (done - 1) * times // validations
-
-
-class ReconstructionPictures(L.Callback):
-    """Draws the same validation images behind the same masks as training goes on.
-
-    Images of other than one or three channels, and of more than 8 bits, are shown in false colours, see ``false_colours``.
-
-    Args:
-        folder: Where the PNGs go, ``epoch_0010.png`` and so on.
-        data: Its validation split is shown.
-        images: How many.
-        times: How often in a run.
-        paint: Writes rows of images (B, C, H, W) in [0, 1] to a path.
-    """
-
-    def __init__(
-        self, folder: Path, data: ImageData, images: int, times: int, paint: Callable[[Sequence[Tensor], Path], Path]
-    ) -> None:
-        self.folder = folder
-        self.data = data
-        self.paint = paint
-        self.images = images
-        self.times = times
-        self._shown: tuple[Tensor, Tensor] | None = None
-
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw, where it is time."""
-        if not trainer.is_global_zero or not due(trainer, self.times):
-            return
-        assert isinstance(pl_module, PretrainingModule)
-        path = self.folder / f"epoch_{trainer.current_epoch + 1:04}.png"
-        self.draw(pl_module, path)
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
-                logger.log_image("reconstructions", [str(path)], step=trainer.global_step)
-
-    def draw(self, module: PretrainingModule, path: Path) -> Path:
-        """Write one picture: original, masked, reconstruction and pasted, a column an image."""
-        if self._shown is None:
-            dataset = self.data.val_dataloader().dataset
-            chosen = evenly_spaced(len(self.data.splits.val), self.images)
-            self._shown = torch.stack([dataset[0, int(i)].images[0] for i in chosen]), torch.from_numpy(chosen)
-        images = standardize(self._shown[0].to(module.device), module.mean, module.std)
-        plan = module.validation_plan(self._shown[1].to(module.device))
-        parts = reconstruct(module.model, images, plan)
-        # What a diverged model predicts is no number, and is shown black.
-        rows = [self._visible(part, module).nan_to_num().cpu() for part in vars(parts).values()]
-        return self.paint(rows, path)
-
-    def _visible(self, images: Tensor, module: PretrainingModule) -> Tensor:
-        """Return standardised images (B, C, H, W) as what a person can look at: of one or three channels, in [0, 1]."""
-        shown = shown_channels(self.data.channels, self.data.bits)
-        return unstandardize(images, module.mean, module.std) if shown is None else false_colours(images, shown)
 
 
 class Measurements(L.Callback):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,6 @@ from tests.runs import job
 BARE = ("callbacks.knn=false", "callbacks.pictures=0", "callbacks.probe=false", "callbacks.rank=false")
 
 
-class Spoil(L.Callback):
-    """Ruins the weights after a step, as a diverged optimizer does."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        if trainer.global_step == self.step:
-            with torch.no_grad():
-                pl_module.model.encoder.vit.norm.weight.fill_(float("nan"))
-
-
 @pytest.fixture(autouse=True)
 def _judge_short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "FAIR_STEPS", 0)
@@ -42,66 +29,6 @@ def written(folder: Path) -> dict[str, Any]:
     content = json.loads((folder / "results.json").read_text())
     assert isinstance(content, dict)
     return content
-
-
-@pytest.mark.parametrize(("step", "last"), [(23, 27), (37, 40), (40, 40)], ids=["amid", "before", "at a validation"])
-def test_a_run_that_diverges_stops_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, last: int
-) -> None:
-    monkeypatch.setattr(alarms, "CHECK_STEPS", 5)
-    prepared = job("pretrain", tmp_path / "run", "epochs=20", "trainer.validate_every=2")
-    prepared.trainer.callbacks.insert(0, Spoil(step))
-    prepared.run()
-    results = written(tmp_path / "run")
-    # Seen at the next look, confirmed a step later, or by the validation loss.
-    assert results["steps"] == last
-    assert results["val_loss"] is None
-    assert [text for text in results["alarms"] if text.startswith(rules.NOT_A_NUMBER)] == [results["alarms"][-1]]
-    assert "knn_top1" not in results
-    page = (tmp_path / "run" / "report.html").read_text()
-    assert page.count(rules.NOT_A_NUMBER) == 1
-    assert "of no use" in page
-
-
-def test_one_bad_batch_makes_the_validation_loss_bad(tmp_path: Path) -> None:
-    module = job("pretrain", tmp_path / "run", *BARE).module
-    module.val_loss.update(torch.tensor(math.nan), weight=3)
-    module.val_loss.update(torch.tensor(1.0), weight=3)
-    assert math.isnan(module.val_loss.compute())
-
-
-def test_one_odd_loss_does_not_end_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Under fp16 the scaler skips a step whose gradients overflow.
-    monkeypatch.setattr(alarms, "CHECK_STEPS", 5)
-
-    class Blink(L.Callback):
-        def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any) -> None:
-            if trainer.global_step in (5, 15):
-                outputs["loss"] = torch.tensor(math.inf)
-
-    prepared = job("pretrain", tmp_path / "run", *BARE)
-    prepared.trainer.callbacks.insert(0, Blink())
-    assert prepared.run()["steps"] == 20
-    assert not prepared.alarms.diverged
-
-
-def test_the_loss_is_read_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alarms, "CHECK_STEPS", 7)
-    read: list[int] = []
-    prepared = job("pretrain", tmp_path / "run", *BARE)
-
-    class Loss:
-        def __float__(self) -> float:
-            read.append(prepared.trainer.global_step)
-            return 0.5
-
-    class Swap(L.Callback):
-        def on_train_batch_end(self, *_: Any) -> None:
-            prepared.alarms._loss = Loss()
-
-    prepared.trainer.callbacks.append(Swap())
-    prepared.run()
-    assert read == [7, 14]
 
 
 def test_a_warmup_that_never_ends_is_said_before_the_first_step_and_once(tmp_path: Path) -> None:
@@ -135,7 +62,7 @@ def test_an_alarm_is_a_whole_line_above_the_bar(tmp_path: Path) -> None:
     prepared.progress.quiet = False
     prepared.progress.console = Console(file=output, width=60, force_terminal=True, color_system=None)
     prepared.run()
-    assert prepared.alarms.sentences[0] in output.getvalue()
+    assert prepared.observers.alarms.sentences[0] in output.getvalue()
 
 
 def test_waiting_for_data_is_said_with_the_share_of_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +77,7 @@ def test_waiting_for_data_is_said_with_the_share_of_the_clock(tmp_path: Path, mo
 
     prepared.trainer.callbacks.insert(0, Slow())
     prepared.run()
-    (sentence,) = (text for text in prepared.alarms.sentences if text.startswith("Waiting for data "))
+    (sentence,) = (text for text in prepared.observers.alarms.sentences if text.startswith("Waiting for data "))
     assert "100% of the time" in sentence
     assert "data.num_workers, now 0" in sentence
 
@@ -188,11 +115,11 @@ def test_measurements_are_judged_when_they_are_new(
     # the run, is no ground for an alarm at the third.
     prepared = job("pretrain", tmp_path / "run", "epochs=5", "callbacks.pictures=0", "callbacks.probe=false")
     judged: list[tuple[int, int]] = []
-    measurements = prepared.measurements
+    measurements = prepared.observers.measurements
 
     def measure(*_: Any) -> dict[str, float]:
         measurements.possible_rank = 32
-        said = [text for text in prepared.alarms.sentences if "normalised loss" not in text]
+        said = [text for text in prepared.observers.alarms.sentences if "normalised loss" not in text]
         judged.append((prepared.trainer.global_step, len(said)))
         return {"rankme": rank, "knn_top1": knn}
 
@@ -201,7 +128,7 @@ def test_measurements_are_judged_when_they_are_new(
     monkeypatch.setattr(measurements, "_measure_before", lambda *_: measurements.before.update(knn_top1=0.5))
     prepared.trainer.fit(prepared.module, datamodule=prepared.data)
     assert judged == [(20, 0), (40, 0), (50, 1)]
-    (sentence,) = (text for text in prepared.alarms.sentences if "normalised loss" not in text)
+    (sentence,) = (text for text in prepared.observers.alarms.sentences if "normalised loss" not in text)
     assert ("rank has collapsed" in sentence) == (rank < 2)
     assert ("below the random encoder" in sentence) == (knn < 0.5)
 

@@ -16,7 +16,7 @@ from torchmetrics.functional.classification import multiclass_jaccard_index
 from mae.checkpoints.load import load_encoder
 from mae.checkpoints.read import read_pickle
 from mae.config.composing import compose
-from mae.downstream import finetune
+from mae.downstream.prepare import prepare
 from mae.downstream.results_table import write_results_tables
 from tests.report.test_page import assert_self_contained
 from tests.runs import QUIET, job, names, shared_pretraining
@@ -145,7 +145,7 @@ def test_convolutional_networks_are_segmented_and_resumed(tmp_path: Path, shapes
     sizes = ("checkpoint=null", "model.name=resnet10t", "data.image_size=32", "task.tokens=1", "task.token_width=32")
     given = (*sizes, f"task.neck={neck}", "batch_size=8", "epochs=2", "protocol.layer_decay=1")
     first = segment(tmp_path / "run", shapes, *given).run()
-    again = finetune.prepare(compose("finetune", [f"run_dir={tmp_path / 'run'}", "resume=true", *QUIET])).run()
+    again = prepare(compose("finetune", [f"run_dir={tmp_path / 'run'}", "resume=true", *QUIET])).run()
 
     assert again["test_miou"] == first["test_miou"]
     assert "random_miou" not in first
@@ -184,7 +184,7 @@ def test_a_run_repeats_itself(tmp_path: Path, tmp_path_factory: pytest.TempPathF
         (("data=digits",), "segmentation needs masks, and these data have none: data=segmentation_folder reads them"),
         (("data.classes=2",), "holds the id 2, and there are 2 classes"),
         (("task.tokens=null",), r"task\.tokens=null is not a value"),
-        (("task.name=detection",), r"task\.name=detection is neither classification nor segmentation"),
+        (("task.name=detection",), r"task\.name='detection' is unknown: choose one of classification, segmentation"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_work_starts(
@@ -226,7 +226,7 @@ def test_masks_without_the_task_and_the_protocol_without_it_say_so(tmp_path: Pat
     given = ("checkpoint=null", "data=segmentation_folder", f"data.root={shapes}")
     with pytest.raises(ValueError, match="task=segmentation learns from masks"):
         job("finetune", tmp_path / "run", *given)
-    with pytest.raises(ValueError, match=r"protocol\.name='dense' is unknown: it belongs to task=segmentation"):
+    with pytest.raises(ValueError, match="protocol=dense belongs to task=segmentation: give that too"):
         job("finetune", tmp_path / "run", "checkpoint=null", "protocol=dense")
 
 

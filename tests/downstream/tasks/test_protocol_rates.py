@@ -9,8 +9,8 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from timm.optim import Lars
 
+from mae.optim.lars import PairedLars
 from tests.runs import ENCODER, job
 
 # 160 images in batches of 32: five steps an epoch and ten in all, the first two of them warm-up.
@@ -124,7 +124,7 @@ def test_a_linear_probe_learns_by_lars_with_momentum_and_no_weight_decay(tmp_pat
     groups = settled(tmp_path)
     assert set(groups) == HEAD
     for options in groups.values():
-        assert options["kind"] is Lars
+        assert options["kind"] is PairedLars
         assert (options["momentum"], options["weight_decay"], options["nesterov"]) == (0.9, 0.0, False)
 
 

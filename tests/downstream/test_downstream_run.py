@@ -18,6 +18,7 @@ from torch import Tensor
 import mae
 from mae.data.reading.decode import Picture
 from mae.data.source import Source
+from mae.training.callbacks.divergence import DivergedError
 from mae.training.loggers import read_metrics
 from tests.data.drawing import write_folder
 from tests.report.test_page import assert_self_contained
@@ -36,6 +37,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def state(folder: Path, name: str = "best") -> dict[str, Tensor]:
     content = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
     return {key.removeprefix("model."): value for key, value in content["state_dict"].items()}
+
+
+def without_times(results: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in results.items() if k not in ("seconds", "images_per_second", "waiting_share")}
 
 
 class Counting(Source):
@@ -270,3 +275,30 @@ def test_data_without_a_test_split_claim_no_test_accuracy(tmp_path: Path) -> Non
     results = job("finetune", tmp_path / "run", *ENCODER, "checkpoint=null", *overrides).run()
     assert "test_top1" not in results
     assert "validation accuracy" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_loss_that_is_no_number_ends_the_run_by_a_line_with_the_remedy(run: Path, tmp_path: Path) -> None:
+    overrides = ("protocol=finetune", f"checkpoint={run}", "labels_per_class=20", "batch_size=20", "epochs=60")
+    prepared = job("finetune", tmp_path / "run", *overrides, "trainer.validate_every=1")
+    steps: list[int] = []
+
+    class Burst(L.Callback):
+        """Makes the weights no numbers in the third epoch."""
+
+        def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            steps.append(trainer.global_step)
+            if trainer.global_step == 23:
+                with torch.no_grad():
+                    pl_module.model.head.linear.weight.fill_(math.nan)
+
+    prepared.trainer.callbacks.insert(0, Burst())
+    with pytest.raises(
+        DivergedError, match=r"training diverged and was stopped\. Lower optim\.base_lr, or set"
+    ) as ended:
+        prepared.run()
+    assert "\n" not in str(ended.value)
+    assert max(steps) < 23 + 50
+    # What was finite is kept, and no accuracy is claimed of what was not.
+    assert not (tmp_path / "run" / "results.json").exists()
+    for name in ("best", "last"):
+        assert all(value.isfinite().all() for value in state(tmp_path / "run", name).values()), name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,12 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 import mae
 from mae.data.loading.batches import Batch
-from tests.downstream.test_finetune import QUICK, state
-from tests.runs import ENCODER, job, names, shared_pretraining
+from tests.downstream.test_downstream_run import state
+from tests.runs import ENCODER, job, shared_pretraining
 
 
 @pytest.fixture
@@ -194,44 +192,3 @@ def predict(module: Any, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
     module.model.eval()
     found = [(module.model((batch.images.float() / 255 - module.mean) / module.std), batch.labels) for batch in batches]
     return torch.cat([logits for logits, _ in found]), torch.cat([labels for _, labels in found])
-
-
-def test_a_result_stands_beside_random_weights_and_raw_pixels(run: Path, tmp_path: Path) -> None:
-    # Else the one takes the statistics of the checkpoint, and the other measures the images that it has.
-    alike = (*QUICK, "seed=3", "labels_per_class=20", "data.mean=[0.3]", "data.std=[0.35]")
-    prepared = job("finetune", tmp_path / "run", f"checkpoint={run}", *alike, "baselines=true")
-    results = prepared.run()
-    own = job("finetune", tmp_path / "own", *ENCODER, "checkpoint=null", *alike).run()
-    baseline = json.loads((tmp_path / "run" / "baseline" / "results.json").read_text())
-    for key in ("val_top1", "val_loss", "test_top1", "test_log_loss"):
-        assert baseline[key] == own[key], key
-    assert results["random_top1"] == own["test_top1"]
-    assert results["test_top1"] != results["random_top1"]
-    assert "random_top1" not in baseline
-
-    splits = prepared.data.splits
-    train, test = (
-        (torch.stack([source.image(i) for i in range(len(source))]).flatten(1).numpy() / 255, source.labels)
-        for source in (splits.train, splits.test)
-    )
-    judge = LogisticRegression(C=1, max_iter=2000).fit(*train)
-    assert results["pixels_top1"] == pytest.approx(judge.score(*test), abs=0.02)
-    assert results["pixels_top1"] > 0.8
-
-    page = (tmp_path / "run" / "report.html").read_text()
-    for key in ("test_top1", "random_top1", "pixels_top1", "largest_class_share"):
-        assert f"{results[key]:.1%}" in page
-
-
-def test_from_random_weights_raw_pixels_are_the_baseline(tmp_path: Path) -> None:
-    overrides = (*ENCODER, "checkpoint=null", "baselines=true", "labels_per_class=2")
-    results = job("finetune", tmp_path / "run", *overrides).run()
-    assert 0.3 < results["pixels_top1"] < 0.8
-    assert "random_top1" not in results
-    assert not (tmp_path / "run" / "baseline").exists()
-
-
-def test_baselines_that_are_not_wanted_are_not_made(run: Path, tmp_path: Path) -> None:
-    results = job("finetune", tmp_path / "run", f"checkpoint={run}", "baselines=false", "labels_per_class=2").run()
-    assert not [key for key in results if key.startswith(("random_", "pixels_"))]
-    assert not [name for name in names(tmp_path / "run") if name.startswith("baseline")]

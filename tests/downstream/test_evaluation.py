@@ -275,7 +275,7 @@ def test_a_run_is_not_written_over_by_its_evaluation(digits: Trained) -> None:
 TWICE = """
 import sys
 from mae.config.composing import compose
-from mae.downstream.finetune import prepare
+from mae.downstream.prepare import prepare
 
 for overrides in (["run_dir=run"], ["run_dir=evaluated", "evaluate_only=true", "checkpoint=run"]):
     given = [*sys.argv[1:], *overrides]

@@ -1,0 +1,147 @@
+"""The run of a second stage that trains: fitted, scored once, and put beside its baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lightning.pytorch.callbacks import Callback
+
+from mae.config.schema.roots import FinetuneConfig
+from mae.downstream.baselines import earlier_baselines, random_config
+from mae.downstream.tasks.task import Scored, Task
+from mae.models.cost import parameters
+from mae.report.page import Figure
+from mae.run.folder import RunFolder
+from mae.run.run import Run
+from mae.run.setting import Setting
+from mae.training.callbacks.checkpointing import StoppedError
+from mae.training.callbacks.divergence import DivergedError
+from mae.training.downstream import DownstreamModule
+
+
+@dataclass
+class DownstreamRun(Run):
+    """A probe, a fine-tuning or a segmentation, ready to go.
+
+    Attributes:
+        task: What is predicted.
+        averaging: The callback that averages the weights, where the protocol does.
+        pretrained: Whether the encoder started from a checkpoint.
+        prepare_again: Prepares the same run from another config, for the baseline from random weights.
+    """
+
+    setting: Setting[FinetuneConfig]
+    module: DownstreamModule
+    task: Task[Any]
+    averaging: list[Callback]
+    pretrained: bool
+    prepare_again: Callable[[FinetuneConfig], DownstreamRun]
+
+    def run(self) -> Mapping[str, Any]:
+        """Train, choose the best epoch on validation, score the test split once, then the baselines; return the results.
+
+        Raises:
+            DivergedError: The loss became no number.
+        """
+        folder, config = self.setting.folder, self.setting.config
+        best = folder.path / "checkpoints" / "best.ckpt"
+        baselines = earlier_baselines(folder.earlier_results())
+        self.train()
+        (validated,) = self.trainer.validate(
+            self.module, datamodule=self.data, ckpt_path=best, weights_only=True, verbose=False
+        )
+        scored = self.task.score(self.trainer, self.module, self.data, folder.path, best)
+        results: dict[str, Any] = {
+            "stage": "finetune",
+            **self.task.named,
+            **validated,
+            **(scored.results if scored else {}),
+            "epochs": config.epochs,
+            **self.task.label_results(self.data.splits),
+            "parameters": parameters(self.module.model),
+            "trained_parameters": parameters(self.module.model, learning=True),
+            **self.training_results,
+            **baselines,
+        }
+        missing = self._missing_baselines(baselines)
+        if missing:
+            self.report(results, scored)  # an interrupt in what follows loses nothing
+            results |= self.measure_baselines(missing)
+        return self.report(results, scored)
+
+    def train(self) -> None:
+        """Train, and leave in ``module`` what is to be scored, with its weights in ``best.ckpt``.
+
+        Raises:
+            DivergedError: The loss became no number.
+        """
+        self.fit()
+        self.divergence.check()
+        # The checkpoint holds the averaged weights already: the callback would swap them for others.
+        for callback in self.averaging:
+            self.trainer.callbacks.remove(callback)  # type: ignore[attr-defined]
+
+    @property
+    def training_results(self) -> Mapping[str, Any]:
+        """Final numbers on the training itself."""
+        return {}
+
+    @property
+    def training_figures(self) -> Sequence[Figure]:
+        """Figures on the training itself, beside the curves."""
+        return ()
+
+    def report(self, results: Mapping[str, Any], scored: Scored | None) -> Mapping[str, Any]:
+        """Write the encoder, results.json and report.html with what is known so far, by the first process; return the results."""
+        if scored is None:
+            return {}
+        return self.finish(
+            self.module.model.encoder,
+            results,
+            self.task.verdicts(results, scored),
+            tables=[self.task.compare(results, scored, self.pretrained), *scored.tables],
+            figures=[*scored.figures, *self.training_figures],
+        )
+
+    def measure_baselines(self, missing: Sequence[str]) -> dict[str, Any]:
+        """Return the figures of baselines: ``pixels``, without a network, and ``random``, from random weights.
+
+        Raises:
+            StoppedError: The run was stopped meanwhile; what it had scored before is kept.
+        """
+        task, found = self.task, dict[str, Any]()
+        if "pixels" in missing:
+            self.say(f"measuring a baseline: {task.without_network}", style="dim")
+            found |= task.measure_without_network(self.module, self.data)
+        if "random" in missing:
+            self.say("measuring a baseline: random weights", style="dim")
+            results, split = self._train_from_random(), self.data.scored[0]
+            if results:  # the first process alone has them
+                found |= {f"random_{name}": results[f"{split}_{name}"] for name in task.compared}
+        return found
+
+    def _missing_baselines(self, known: Mapping[str, Any]) -> list[str]:
+        """Return which baselines the config asks for and an earlier part of the run has not measured."""
+        if not self.setting.config.baselines:
+            return []
+        has = {"pixels": self.task.without_network is not None, "random": self.pretrained}
+        return [name for name, wanted in has.items() if wanted and f"{name}_{self.task.compared[0]}" not in known]
+
+    def _train_from_random(self) -> Mapping[str, Any]:
+        """Return the results of the same run from random weights, which an earlier part of this run may have finished."""
+        config, folder = random_config(self.setting, self.module.model.encoder), self.setting.folder.path
+        earlier = RunFolder(folder / "baseline", config.resume).earlier_results()
+        if earlier:
+            return earlier
+        try:
+            return self.prepare_again(config).run()
+        except DivergedError as diverged:
+            self.say(f"the baseline from random weights has no figure: {diverged}", style="bold yellow")
+            return {}
+        except StoppedError:
+            raise StoppedError(
+                f"stopped in the baseline from random weights, and the result itself is kept: resume=true run_dir={folder} "
+                f"measures the rest"
+            ) from None

@@ -1,0 +1,1 @@
+"""What differs between classification and segmentation; the steps themselves stand one room up."""

@@ -1,0 +1,184 @@
+"""One class for each image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+from torch import nn
+
+from mae.config.choosing.finetuning import choose_baselines, choose_finetuning
+from mae.config.schema.protocols import Finetune, LinearProbe, Probe
+from mae.config.schema.roots import FinetuneConfig
+from mae.data.datamodule import ImageData
+from mae.data.source import Splits
+from mae.downstream.baselines import classify_pixels, start_name
+from mae.downstream.labelled_data import Labelled
+from mae.downstream.tasks.class_labels import labelled_splits, match_classes, open_images
+from mae.downstream.tasks.classification_scoring import score_classifier
+from mae.downstream.tasks.classifiers import CLASSIFIERS, build_classifier
+from mae.downstream.tasks.task import Scored, Task
+from mae.models.backbones.backbone import Backbone
+from mae.models.classifier import Classifier
+from mae.models.segmenter import Segmenter
+from mae.report.tables import Row, Table
+from mae.run.builders import build_data
+from mae.run.setting import Setting
+from mae.training.classifying import ClassificationModule
+from mae.training.mixing import BatchAugmentation
+from mae.training.optimization import Optimization
+from mae.training.summary import Rows
+
+
+class Classification(Task[ClassificationModule]):
+    """A head says which of K classes an image is of; the protocol says which head, and how much of the encoder learns."""
+
+    compared = ("top1",)
+    evaluation_batch = 256
+    without_network = "raw pixels"
+
+    @property
+    def named(self) -> Mapping[str, str]:
+        """The protocol."""
+        return {"protocol": self.config.protocol.name}
+
+    def check_protocol(self) -> None:
+        """Raise a ValueError where the protocol is for another task."""
+        protocol = self.config.protocol
+        if protocol.trains and protocol.name not in CLASSIFIERS:
+            raise ValueError(
+                f"protocol={protocol.name} belongs to task=segmentation: give that too, or choose one of "
+                f"{', '.join((*CLASSIFIERS, 'features'))}"
+            )
+
+    def open(self, setting: Setting[FinetuneConfig]) -> Labelled:
+        """Open the data with the draw of labels that the config asks for."""
+        return _labelled(labelled_splits(self.config, setting.folder.path))
+
+    def open_to_score(self, setting: Setting[FinetuneConfig], classes: Sequence[str]) -> Labelled:
+        """Open the data; every class in them must be one of the classifier's."""
+        splits = open_images(self.config, setting.folder.path)
+        match_classes(splits.train.classes, classes, self.config.data.source)
+        return _labelled(splits)
+
+    def choose(self, setting: Setting[FinetuneConfig], count: int, pretrained: bool) -> None:
+        """Choose batch size, epochs, learning rate, augmentation and baselines for ``count`` labelled images."""
+        choose_finetuning(setting.choices, count, setting.machine, setting.shares)
+        choose_baselines(setting.choices, count, setting.machine)
+
+    def check_batches(self, setting: Setting[FinetuneConfig], encoder: Backbone, count: int) -> None:
+        """Raise a ValueError where a BatchNorm would see one image, or pairs are mixed of an odd number."""
+        protocol, size, micro = self.config.protocol, self.config.batch_size, setting.micro_batch
+        normalised = isinstance(protocol, Probe) and protocol.batch_norm
+        if micro < 2 and (normalised or (isinstance(protocol, LinearProbe) and protocol.sweep)):
+            raise ValueError(f"batch_size={size} gives a device one image, and the probe's BatchNorm needs two or more")
+        if micro < 2 and not protocol.probes and any(isinstance(part, nn.BatchNorm2d) for part in encoder.modules()):
+            raise ValueError(
+                f"batch_size={size} gives a device one image, and the BatchNorm of {encoder.config['name']} needs two or more"
+            )
+        mixes = {"mixup": protocol.mixup, "cutmix": protocol.cutmix} if isinstance(protocol, Finetune) else {}
+        mixed = [key for key, alpha in mixes.items() if alpha]
+        if mixed and micro % 2:
+            even = size + setting.shares if size + setting.shares <= count else size - setting.shares
+            raise ValueError(
+                f"batch_size={size} gives a device {micro} images at a time, and protocol.{mixed[0]}={mixes[mixed[0]]} mixes "
+                f"pairs: choose batch_size={even}, or protocol.{mixed[0]}=0"
+            )
+
+    def build_data(self, setting: Setting[FinetuneConfig], splits: Splits, encoder: Backbone) -> ImageData:
+        """Return batches of images and their classes."""
+        protocol = self.config.protocol
+        magnitude = protocol.rand_augment if isinstance(protocol, Finetune) else 0
+        return build_data(setting, splits, encoder, rand_augment=magnitude)
+
+    def build_model(self, encoder: Backbone, classes: int) -> Classifier:
+        """Put the protocol's head on an encoder, and freeze what it freezes."""
+        return build_classifier(self.config.protocol, encoder, classes, self.config.seed)
+
+    def build_module(
+        self, model: Classifier | Segmenter, classes: tuple[str, ...], optimization: Optimization | None = None
+    ) -> ClassificationModule:
+        """Return what trains and scores a classifier."""
+        assert isinstance(model, Classifier)
+        protocol = self.config.protocol
+        augmentation = None
+        if optimization is not None and isinstance(protocol, Finetune):
+            augmentation = BatchAugmentation(
+                len(classes),
+                mixup=protocol.mixup,
+                cutmix=protocol.cutmix,
+                erasing=protocol.erasing,
+                label_smoothing=protocol.label_smoothing,
+            )
+        return ClassificationModule(
+            model,
+            protocol.model_dump(),
+            classes,
+            optimization=optimization,
+            augmentation=augmentation,
+            seed=self.config.seed,
+        )
+
+    def rows(self, module: ClassificationModule) -> Rows:
+        """Say where layer-wise decay is not in force."""
+        protocol, encoder = self.config.protocol, module.model.encoder
+        if isinstance(protocol, Finetune) and protocol.layer_decay != 1 and not encoder.depth:
+            return [("layer decay", f"not in force: {encoder.config['name']} has no blocks to tell apart")]
+        return []
+
+    def score(
+        self, trainer: L.Trainer, module: ClassificationModule, data: ImageData, folder: Path, weights: Path
+    ) -> Scored | None:
+        """Predict every image of the split once; write predictions.csv and per_class.csv."""
+        known = match_classes(data.splits.train.classes, module.classes, self.config.data.source)
+        return score_classifier(trainer, module, data, folder, weights, known)
+
+    def label_results(self, splits: Splits) -> dict[str, Any]:
+        """Return how many labels there are, and what share of them is of one class."""
+        labels = splits.train.labels
+        assert labels is not None, "labelled_splits() refuses data without labels"
+        return {"labelled_images": len(labels), "largest_class_share": float(np.bincount(labels).max() / len(labels))}
+
+    def measure_without_network(self, module: ClassificationModule, data: ImageData) -> dict[str, float]:
+        """Return what a logistic regression on raw pixels scores."""
+        return classify_pixels(data, module.mean, module.std, len(module.classes))
+
+    def compare(self, results: Mapping[str, Any], scored: Scored, pretrained: bool) -> Table:
+        """Return the run's accuracy beside its baselines."""
+        protocol = self.config.protocol
+        rows = [Row((start_name(pretrained, protocol.probes), f"{scored.figure('top1'):.1%}"), ours=True)]
+        if "random_top1" in results:
+            rows.append(Row((start_name(False, protocol.probes), f"{results['random_top1']:.1%}")))
+        if "pixels_top1" in results:
+            used, images = results["pixels_labelled_images"], results["pixels_images"]
+            fewer = f", {used:,} labels" if used < results["labelled_images"] else ""
+            fewer += f", {images:,} images" if images < scored.images else ""
+            rows.append(Row((f"raw pixels, logistic regression{fewer}", f"{results['pixels_top1']:.1%}")))
+        rows.append(Row(("always the commonest class", f"{results['largest_class_share']:.1%}")))
+        note = f"Accuracy on {scored.images:,} {scored.split} images, with the same labels and protocol."
+        return Table("Beside its baselines", (protocol.name, "top-1"), rows, note)
+
+    def verdicts(self, results: Mapping[str, Any], scored: Scored) -> list[str]:
+        """Return how good the classifier is, and whether pretraining helped."""
+        accuracy = scored.figure("top1")
+        sentences = [
+            f"{self.config.protocol.name} on {results['labelled_images']:,} labelled images: "
+            f"{'test' if scored.split == 'test' else 'validation'} accuracy {accuracy:.1%}; "
+            f"always naming the commonest class would score about {results['largest_class_share']:.1%}."
+        ]
+        if "pixels_top1" in results:
+            random = f"from random weights {results['random_top1']:.1%}; " if "random_top1" in results else ""
+            sentences.append(f"Beside it: {random}logistic regression on raw pixels {results['pixels_top1']:.1%}.")
+        if results.get("random_top1", 0) > accuracy:
+            sentences.append(
+                "The pretrained weights did worse than random ones: pretrain longer, or try other learning rates "
+                "(optim.base_lr)."
+            )
+        return sentences
+
+
+def _labelled(splits: Splits) -> Labelled:
+    return Labelled(splits, splits.train.classes, f"{len(splits.train.classes)} classes")

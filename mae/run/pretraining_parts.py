@@ -1,0 +1,115 @@
+"""The parts that a pretraining run alone has: its model, and what watches it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import lightning as L
+from lightning.pytorch.utilities.seed import isolate_rng
+
+from mae.config.schema.roots import PretrainConfig
+from mae.data.datamodule import ImageData
+from mae.evaluation.frozen.knn_probe import KnnProbe
+from mae.masking.samplers import MaskSampler
+from mae.models.backbones.backbone import PatchBackbone
+from mae.models.masked_model import MaskedModel
+from mae.models.masked_models import Part, create_masked_model
+from mae.report.pictures import save_reconstructions
+from mae.run.setting import Setting, image_size
+from mae.training.callbacks.alarms import Alarms
+from mae.training.callbacks.drawing import ReconstructionPictures
+from mae.training.callbacks.measurements import Measurements
+from mae.training.callbacks.online_probe import OnlineProbe, probe_schedule
+from mae.training.optimization import Optimization
+
+
+def build_model(config: PretrainConfig) -> MaskedModel:
+    """Build the model of a config whose every value is chosen; the seed decides its weights.
+
+    Raises:
+        ValueError: The objective is unknown, or does not fit the model or the images.
+    """
+    L.seed_everything(config.seed, verbose=False)
+    decoder, objective = config.decoder, config.objective
+    if "stem" in config.model.options:  # a preset of a network that is no ViT
+        raise ValueError(
+            f"model.name={config.model.name!r} is not a VisionTransformer, whose patches can be hidden: choose one such as "
+            f"vit_small_patch16_224; train_finetune.py checkpoint=null trains others, with labels"
+        )
+    images = {"image_size": image_size(config), "in_channels": config.data.channels}
+    return create_masked_model(
+        {**images, "_target_": config.model.class_path, **config.model.arguments},
+        Part(decoder.name, decoder.class_path, decoder.options),
+        Part(objective.name, objective.class_path, objective.options),
+        bits=config.data.bits,
+    )
+
+
+def build_untrained(config: PretrainConfig) -> PatchBackbone:
+    """Return the encoder as it was before training; nobody else's random numbers change."""
+    with isolate_rng():
+        return build_model(config).encoder
+
+
+def build_probe(
+    setting: Setting[PretrainConfig], data: ImageData, model: MaskedModel, sampler: MaskSampler
+) -> OnlineProbe:
+    """Return the online probe that the config describes, at a pace that costs little."""
+    config, options = setting.config, setting.config.callbacks
+    step_images = setting.micro_batch * config.trainer.accumulate
+    batch, every = probe_schedule(
+        step_images, model.grid[0] * model.grid[1], sampler.seen(model.grid), model.encoder.width
+    )
+    return OnlineProbe(
+        data,
+        images=options.probe_images,
+        megabytes=options.probe_memory,
+        batch=batch,
+        every=every,
+        seed=config.seed,
+    )
+
+
+@dataclass
+class Observers:
+    """What watches a pretraining run, and changes nothing of it."""
+
+    pictures: ReconstructionPictures
+    measurements: Measurements
+    alarms: Alarms
+
+    @property
+    def callbacks(self) -> list[L.Callback]:
+        """Those that are asked for, in the order in which they work: alarms judge what was measured."""
+        drawn = [self.pictures] if self.pictures.images else []
+        probe = [self.measurements.probe] if self.measurements.probe else []
+        return [*drawn, *probe, self.measurements, self.alarms]
+
+
+def build_observers(
+    setting: Setting[PretrainConfig],
+    data: ImageData,
+    model: MaskedModel,
+    sampler: MaskSampler,
+    optimization: Optimization,
+) -> Observers:
+    """Return pictures, measurements and alarms as the config describes them; accuracies need labels."""
+    config, options = setting.config, setting.config.callbacks
+    labelled = bool(data.splits.train.classes)
+    probe = build_probe(setting, data, model, sampler) if options.probe and labelled else None
+    measurements = Measurements(
+        KnnProbe(data, options.knn_bank, options.knn_queries),
+        options.knn_times,
+        knn=options.knn and labelled,
+        rank=options.rank,
+        probe=probe,
+        untrained=partial(build_untrained, config),
+    )
+    return Observers(
+        ReconstructionPictures(
+            setting.folder.path / "pictures", data, options.pictures, options.picture_times, save_reconstructions
+        ),
+        measurements,
+        Alarms(measurements, optimization, workers=config.data.num_workers),
+    )
