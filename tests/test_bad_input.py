@@ -326,6 +326,7 @@ def script(name: str, *overrides: str, folder: Path) -> subprocess.CompletedProc
     )
 
 
+@pytest.mark.slow
 def test_the_script_says_one_line_and_ends_with_status_two(tmp_path: Path) -> None:
     done = script("train_pretrain.py", "data=folder", "data.root=nowhere", *ENCODER, folder=tmp_path)
     assert (done.returncode, done.stderr, done.stdout) == (2, "error: data.root=nowhere does not exist\n", "")
@@ -414,7 +415,7 @@ def test_an_odd_batch_that_is_to_be_mixed(refused: Refuse) -> None:
         message = refused("finetune", *overrides, "batch_size=25")
         key, value = mixed.split("=")
         assert message == (
-            f"batch_size=25 gives a device 25 images at a time, and {key}={float(value):g} mixes pairs: choose batch_size=26, or "
+            f"batch_size=25 gives a device 25 images at a time, and {key}={float(value)} mixes pairs: choose batch_size=26, or "
             f"{key}=0"
         )
         message = refused("finetune", *overrides, "batch_size=30", "trainer.accumulate=2")
@@ -490,7 +491,7 @@ SWEEP = "protocol.sweep=true"
 MEANINGLESS = {
     ("protocol=attentive_probe", "protocol.heads=5"): "protocol.heads=5 does not divide the encoder's width of 32",
     (SWEEP, "protocol.sweep_factors=[]"): "protocol.sweep_factors=[] must be one or more positive numbers",
-    (SWEEP, "protocol.sweep_factors=[1,-3]"): "protocol.sweep_factors=[1, -3] must be one or more positive numbers",
+    (SWEEP, "protocol.sweep_factors=[1,-3]"): "protocol.sweep_factors=[1.0, -3.0] must be one or more positive numbers",
     (SWEEP, "optim.clip_norm=1"): "protocol.sweep=true clips no gradients: leave optim.clip_norm out",
 }
 

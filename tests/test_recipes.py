@@ -410,7 +410,7 @@ def test_a_probing_recipe_reaches_the_job(tmp_path: Path, photographs: Path) -> 
     ready = prepared("mae_base_linear", tmp_path, photographs, "checkpoint=null")
     model, crops = ready.module.model, ready.data.train_transform
     (optimizer,) = {type(ready.module.optimization.optimizer(model)).__name__}
-    assert (optimizer, ready.module.optimization.lr) == ("Lars", scaled_lr(0.1, 4))
+    assert (optimizer, ready.module.optimization.lr) == ("PairedLars", scaled_lr(0.1, 4))
     assert (ready.module.optimization.momentum, ready.module.optimization.weight_decay) == (0.9, 0)
     assert ready.module.optimization.warmup_steps == 10 * 2
     norm = model.head.norm

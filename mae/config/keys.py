@@ -99,6 +99,6 @@ def _component_keys(group: str, part: Component) -> Iterator[Key]:
             f"{group}.{name}",
             part.options.get(name, default),
             in_words(argument.annotation) if argument else "anything",
-            argument.help if argument else "",
+            argument.help.replace("``", "") if argument else "",
             FILLED.get(group) if name in part.options and part.options[name] is None else None,
         )

@@ -110,10 +110,21 @@ def _owner(key: str, groups: Groups, compose: Compose) -> str | None:
     """Return a hint where the key exists under another option of its group, such as data.root under data=folder."""
     group = key.partition(".")[0]
     owners = []
-    for option in groups.options(group) if group in groups.names else []:
+    files = groups.files(group) if group in groups.names else {}
+    for option in (option for option, path in files.items() if _mentions(path, key.rpartition(".")[2])):
         try:
             if key in leaves(compose([f"{group}={option}"])):
                 owners.append(option)
         except ValueError:
             continue
     return f"it belongs to {group}={' or '.join(owners[:3])}, so give that too" if owners else None
+
+
+def _mentions(path: Path, leaf: str) -> bool:
+    """Whether an option's file, or one of its group that it names, may set a key: composing each option would take a second."""
+    text = path.read_text(encoding="utf-8")
+    return f"{leaf}:" in text or any(
+        other.stem in text and f"{leaf}:" in other.read_text(encoding="utf-8")
+        for other in path.parent.glob("*.yaml")
+        if other != path
+    )

@@ -49,8 +49,7 @@ def test_a_folder_is_packed_checked_and_trained_on(tmp_path: Path) -> None:
         + [text for text in (*ENCODER, *QUIET, *DECODER) if not text.startswith(("data", "batch_size", "epochs"))],
     )
     assert done.exit_code == 0, done.output
-    config = compose("pretrain", ["data=webdataset"])
-    assert config["data"]["mean"] is None
+    assert compose("pretrain", ["data=webdataset"]).data.mean is None
     stored = (tmp_path / "run" / "config.yaml").read_text()
     mean, _ = open_shards(Path("shards")).statistics or ((), ())
     assert all(str(value) in stored for value in mean), "the manifest's statistics are used"

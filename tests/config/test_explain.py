@@ -32,7 +32,7 @@ def explained(*overrides: str) -> dict[str, Explained]:
 
 
 def test_every_key_says_who_chose_it(tmp_path: Path) -> None:
-    rows = explained("experiment=digits", "seed=3", "optim.base_lr=0.5", "masking.ratio=0.5", "debug=steps", *QUIET)
+    rows = explained("experiment=digits", "seed=3", "optim.base_lr=0.5", "masking.ratio=0.5", "debug=profiler", *QUIET)
     wanted = {
         "seed": (3, 0, "you"),
         "optim.base_lr": (0.5, None, "you"),
@@ -40,7 +40,7 @@ def test_every_key_says_who_chose_it(tmp_path: Path) -> None:
         "epochs": (190, None, "experiment"),
         "model.width": (96, None, "experiment"),
         "decoder.width": (64, None, "experiment"),
-        "debug.steps": (5, None, "config file"),
+        "debug.profiler": (True, False, "config file"),
         "data.num_workers": (0, None, "chosen"),
         "optim.weight_decay": (0.05, 0.05, "default"),
         "trainer.precision": ("32-true", "auto", "chosen"),
