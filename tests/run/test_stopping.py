@@ -18,7 +18,7 @@ import yaml
 
 from mae.run.exits import run_job
 from mae.training.callbacks.checkpointing import StoppedError
-from tests.data.streaming.test_stream import write_shards
+from tests.data.streaming.streamed import write_shards
 from tests.runs import REPOSITORY, job
 
 BARE = ("callbacks.knn=false", "callbacks.probe=false", "callbacks.rank=false", "callbacks.pictures=0")

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from mae.models.protocols import create_segmenter
 
 import mae
 from mae.data.loading.batches import Batch
 from mae.data.segmentation.masks import IGNORE, MaskError
+from mae.models.segmenter import Segmenter
 from mae.training.segmenting import SegmentationModule
 
 TASK = {"name": "segmentation", "neck": "simple", "neck_width": 8, "width": 8, "tokens": 1, "token_width": 8}
@@ -22,7 +22,9 @@ TASK = {"name": "segmentation", "neck": "simple", "neck_width": 8, "width": 8, "
 def module(tiny_autoencoder: Callable[..., mae.MaskedAutoencoder], monkeypatch: pytest.MonkeyPatch) -> Any:
     encoder = tiny_autoencoder().encoder
     encoder.set_pixel_statistics([0.5] * 3, [0.25] * 3)
-    built = SegmentationModule(create_segmenter(encoder, 2, TASK), TASK, ("ground", "disc"))
+    built = SegmentationModule(
+        Segmenter(encoder, 2, neck_width=TASK["neck_width"], width=TASK["width"]), TASK, ("ground", "disc")
+    )
     logged: dict[str, Any] = {}
     monkeypatch.setattr(built, "log", lambda name, value, **_: logged.update({name: value}))
     monkeypatch.setattr(built, "log_dict", lambda values, **_: logged.update(values))
