@@ -23,7 +23,7 @@ from rich.table import Table
 from mae.config.composing import compose
 from mae.data.loading.batches import Batch
 from mae.masking.seeds import seeded_generator
-from mae.run.pretraining import prepare
+from mae.run.pretrain import prepare
 from mae.training.callbacks.online_probe import OnlineProbe
 
 SIZES = {

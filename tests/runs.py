@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mae.config.composing import compose
-from mae.run import pretraining
+from mae.run import pretrain
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -29,7 +29,7 @@ def job(stage: str, folder: Path | str | None, *overrides: str) -> Any:
     quoted = str(folder).replace("'", r"\'")
     given = [*SMALL[stage], *([f"run_dir='{quoted}'"] if folder else []), *overrides]
     if stage == "pretrain":
-        return pretraining.prepare(compose("pretrain", given), given)
+        return pretrain.prepare(compose("pretrain", given), given)
     from mae.downstream import prepare as finetune
 
     return finetune.prepare(compose("finetune", given), given)

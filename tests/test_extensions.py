@@ -19,7 +19,7 @@ from mae.components.registry import Registry
 from mae.config.composing import compose
 from mae.config.schema.roots import FinetuneConfig
 from mae.masking.samplers import MASKINGS, MaskSampler
-from mae.run.pretraining import prepare
+from mae.run.pretrain import prepare
 from tests.runs import QUIET, REPOSITORY
 
 OPTIONS = {

@@ -14,7 +14,7 @@ from mae.config.composing import compose
 from mae.models.backbones.convnet import ConvNet
 from mae.models.backbones.encoder import Encoder
 from mae.models.backbones.vt_resnet import VTResNet
-from mae.run import pretraining as pretrain
+from mae.run import pretrain
 from tests.run.test_stopping import BARE, assert_same, run
 from tests.runs import ENCODER, job
 

@@ -20,7 +20,7 @@ from mae.report.curves import run_curves
 from mae.report.page import run_pictures, tiles, write_page
 from mae.report.rerun import override
 from mae.report.tables import Row, Table, print_table
-from mae.run import pretraining as pretrain
+from mae.run import pretrain
 
 DRAWS = (0, 1, 2)
 LABELS_PER_CLASS = 5

@@ -15,7 +15,7 @@ def load_stage(root: str) -> Prepare:
     """Return what prepares a run of ``pretrain`` or ``finetune``."""
     calm_idle_threads()  # before torch is loaded
     if root == "pretrain":
-        from mae.run.pretraining import prepare as prepare_pretraining
+        from mae.run.pretrain import prepare as prepare_pretraining
 
         return prepare_pretraining
     from mae.downstream.prepare import prepare as prepare_second_stage

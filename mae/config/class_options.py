@@ -86,7 +86,7 @@ def _resolve(group: str, name: str | None, target: str | None) -> type:
 
         return DECODERS.resolve(name, target)
     if group == "objective":
-        from mae.objectives.registry import OBJECTIVES
+        from mae.objectives.objective import OBJECTIVES
 
         return OBJECTIVES.resolve(name, target)
     from mae.models.backbones.create import backbone_class

@@ -12,8 +12,7 @@ from mae.models.backbones.backbone import PatchBackbone
 from mae.models.backbones.encoder import Encoder
 from mae.models.decoders import DECODERS, Decoder
 from mae.models.masked_model import MaskedModel
-from mae.objectives.objective import Objective
-from mae.objectives.registry import OBJECTIVES
+from mae.objectives.objective import OBJECTIVES, Objective
 
 
 class MaskedAutoencoder(MaskedModel):

@@ -10,7 +10,7 @@ from mae.models.backbones.backbone import PatchBackbone
 from mae.models.backbones.create import create_backbone
 from mae.models.masked_model import MaskedModel
 from mae.models.patch_prediction import MaskedPatchPredictor
-from mae.objectives.registry import OBJECTIVES
+from mae.objectives.objective import OBJECTIVES
 
 
 class Part(NamedTuple):

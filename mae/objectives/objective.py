@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from mae.components.registry import Registry
+
 
 @dataclass(frozen=True)
 class Trivial:
@@ -133,3 +135,13 @@ class Objective(ABC):
     def caption(self) -> str:
         """What a picture of a prediction shows."""
         return "Validation images: what went in, what the encoder saw, what the decoder predicted, and both together."
+
+
+OBJECTIVES = Registry(
+    "objective",
+    Objective,  # type: ignore[type-abstract]
+    {
+        "pixels": "mae.objectives.pixels.Pixels",
+        "masked_patch_prediction": "mae.objectives.corrupted.CorruptedPatches",
+    },
+)

@@ -8,7 +8,7 @@ from mae.components.registry import Registry
 from mae.masking.samplers import MASKINGS, MaskSampler, RandomCorruption, RandomMasking
 from mae.models.backbones.create import BACKBONES
 from mae.models.decoders import DECODERS
-from mae.objectives.registry import OBJECTIVES
+from mae.objectives.objective import OBJECTIVES
 from tests.outside import ColumnMasking
 
 COLUMNS = "tests.outside.ColumnMasking"

@@ -16,7 +16,7 @@ from mae.config.help import print_help
 from mae.config.keys import keys_of
 from mae.config.mistakes import Groups
 from mae.config.reading import ROOTS, leaves
-from mae.run.pretraining import prepare
+from mae.run.pretrain import prepare
 from tests.runs import ENCODER, QUIET
 
 

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from mae.models.layers.patches import patchify
 from mae.objectives.colours import COLOURS
 from mae.objectives.corrupted import CorruptedPatches
-from mae.objectives.objective import Objective, PixelScale, Trivial
+from mae.objectives.objective import OBJECTIVES, Objective, PixelScale, Trivial
 from mae.objectives.pixels import Pixels
-from mae.objectives.registry import OBJECTIVES
 
 ALL = (
     Pixels(),

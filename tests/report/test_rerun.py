@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from mae.config.composing import compose
 from mae.report.page import write_run_report
 from mae.report.rerun import free_folder, override, rerun_command
-from mae.run.pretraining import prepare
+from mae.run.pretrain import prepare
 from tests.runs import job
 
 COMMAND = ["train_pretrain.py", "-m", "seed=0,1", "run_dir=sweep"]

@@ -10,7 +10,7 @@ import lightning as L
 import torch
 
 from mae.config.composing import compose
-from mae.run.pretraining import Pretraining, prepare
+from mae.run.pretrain import Pretraining, prepare
 from mae.training.loggers import read_metrics
 from tests.runs import SMALL
 

@@ -270,7 +270,7 @@ def test_a_run_is_prepared_with_labels(tmp_path: Path) -> None:
     root = write_splits(tmp_path / "data", lambda number: number % 2, train=40, test=10)
     prepared = job("pretrain", None, "data=huggingface", f"data.root={root}", "data.num_workers=0")
     assert prepared.data.splits.train.classes == ("ant", "bee")
-    assert prepared.setting.config["data"]["image_size"] == 16
+    assert prepared.setting.config.data.image_size == 16
 
 
 def test_the_second_stage_refuses_a_stream() -> None:

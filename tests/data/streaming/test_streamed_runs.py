@@ -13,7 +13,7 @@ from tests.data.streaming.streamed import (
     write_manifest,
     write_shards,
 )
-from tests.run.test_pretraining import Stop, assert_same_weights
+from tests.run.test_pretrain import Stop, assert_same_weights
 from tests.runs import job
 
 pytest.importorskip("webdataset")
@@ -30,8 +30,8 @@ def test_a_whole_run_from_a_local_stream(tmp_path: Path) -> None:
         "data.images=48",
         "data.buffer=20",
     )
-    assert prepared.setting.config["data"]["lanes"] == 4
-    assert prepared.setting.config["data"]["num_workers"] in (1, 2, 4)
+    assert prepared.setting.config.data.lanes == 4
+    assert prepared.setting.config.data.num_workers in (1, 2, 4)
     results = prepared.run()
     assert (results["steps"], results["images_seen"]) == (5, 40)
     assert np.isfinite(results["val_loss"])

@@ -17,7 +17,7 @@ from mae.evaluation.frozen.features import raw_pixels
 from mae.evaluation.verdict import pretraining_verdicts
 from mae.models.cost import parameters
 from mae.run.builders import build_data, build_optimization
-from mae.run.pretraining_parts import Observers, build_model, build_observers, build_sampler
+from mae.run.pretrain_parts import Observers, build_model, build_observers, build_sampler
 from mae.run.run import Run
 from mae.run.setting import open_setting
 from mae.training.devices import prepare_model
