@@ -13,10 +13,10 @@ from mae.checkpoints.format import Checkpoint
 from mae.checkpoints.read import read_checkpoint
 from mae.models.autoencoder import MaskedAutoencoder
 from mae.models.backbones.backbone import Backbone
-from mae.models.backbones.create import create_backbone
+from mae.models.backbones.create_backbone import create_backbone
 from mae.models.cost import count
+from mae.models.create_masked_model import rebuild_masked_model
 from mae.models.layers.patches import as_pair
-from mae.models.masked_models import rebuild_masked_model
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,10 @@ def autoencoder_from(checkpoint: Checkpoint) -> tuple[MaskedAutoencoder, LoadRep
             f"give the run's checkpoints/last.ckpt, or a file saved with its decoder"
         )
     _require_size(checkpoint)
-    model = build_autoencoder(checkpoint.config)
+    config = checkpoint.config
+    model = rebuild_masked_model({**config, "encoder": _without_tag(config["encoder"])})
+    assert isinstance(model, MaskedAutoencoder), "it has a decoder"
+    _keep_pixel_statistics(model.encoder, config)
     return model, _load(model, checkpoint, keep=("encoder.", "decoder."), strip="")
 
 
@@ -109,14 +112,6 @@ def encoder_from(
     checkpoint = replace(checkpoint, state={**rest, **fitting})
     _keep_pixel_statistics(encoder, checkpoint.config)
     return encoder, _load(encoder, checkpoint, keep=("encoder.",), strip="encoder.")
-
-
-def build_autoencoder(config: dict[str, Any]) -> MaskedAutoencoder:
-    """Build an autoencoder, without weights, from the config that one carries."""
-    model = rebuild_masked_model({**config, "encoder": _without_tag(config["encoder"])})
-    assert isinstance(model, MaskedAutoencoder), "it has a decoder"
-    _keep_pixel_statistics(model.encoder, config)
-    return model
 
 
 def _without_tag(encoder: dict[str, Any]) -> dict[str, Any]:

@@ -7,11 +7,25 @@ import pkgutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from mae.components.arguments import arguments, takes_anything
 
 T = TypeVar("T")
+
+
+class Part(NamedTuple):
+    """A part by its name, or by the path of its class, and its options."""
+
+    name: str | None = None
+    target: str | None = None
+    options: Mapping[str, Any] = {}
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Part:
+        """Return the part of a stored config: ``name`` or ``_target_``, and its options."""
+        options = {key: value for key, value in config.items() if key not in ("name", "_target_")}
+        return cls(config.get("name"), config.get("_target_"), options)
 
 
 class Registry(Generic[T]):
@@ -64,7 +78,7 @@ class Registry(Generic[T]):
     ) -> T:
         """Return an instance of the class of a name, or of a path.
 
-        It gets ``config``, plain values that ``rebuild`` makes it from again.
+        It gets ``config``, plain values of which ``Part.of`` says how to make it again.
 
         Args:
             *given: Positional arguments, which the program knows and no user gives.
@@ -76,17 +90,12 @@ class Registry(Generic[T]):
             ValueError: There is no such class, or an option is not one of its.
         """
         kind, options = self.resolve(name, target), dict(options or {})
-        self.check_options(kind, options, name if target is None else target)
+        self._check_options(kind, options, name if target is None else target)
         made = kind(*given, **options)
         made.config = {**({"name": name} if target is None else {"_target_": target}), **options}  # type: ignore[attr-defined]
         return made
 
-    def rebuild(self, *given: Any, config: Mapping[str, Any]) -> T:
-        """Return an instance from its ``config``: ``name`` or ``_target_``, and its options."""
-        options = {key: value for key, value in config.items() if key not in ("name", "_target_")}
-        return self.create(*given, name=config.get("name"), target=config.get("_target_"), options=options)
-
-    def check_options(self, kind: type, options: Mapping[str, Any], title: str | None) -> None:
+    def _check_options(self, kind: type, options: Mapping[str, Any], title: str | None) -> None:
         """Raise a ValueError where an option is not one of a class, or has a value of another type."""
         known = {argument.name: argument for argument in arguments(kind)}
         for key, value in options.items():

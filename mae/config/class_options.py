@@ -89,7 +89,7 @@ def _resolve(group: str, name: str | None, target: str | None) -> type:
         from mae.objectives.objective import OBJECTIVES
 
         return OBJECTIVES.resolve(name, target)
-    from mae.models.backbones.create import backbone_class
+    from mae.models.backbones.create_backbone import backbone_class
     from mae.models.backbones.encoder import Encoder
 
     if target is None and name is not None and name.startswith("vit_"):

@@ -15,7 +15,7 @@ from mae.config.schema.protocols import Tuning
 from mae.config.schema.roots import FinetuneConfig
 from mae.masking.seeds import HEAD, derive_seed
 from mae.models.backbones.backbone import Backbone
-from mae.models.backbones.create import create_backbone
+from mae.models.backbones.create_backbone import create_backbone
 from mae.run.setting import image_size
 
 NOT_GIVEN = "???"

@@ -48,8 +48,8 @@ class CorruptionPlan(MaskPlan):
         plan = MaskPlan.from_noise(which, grid, ratio)
         L = which.shape[1]
         own = torch.arange(L, device=noise.device).expand_as(plan.mask)
-        # A step of 1 to L - 1 around the image reaches every patch but its own. float32 may round up to L.
-        another = (own + 1 + (other * (L - 1)).long().clamp(max=L - 2)) % L
+        # A step of 1 to L - 1 around the image reaches every patch but its own.
+        another = (own + 1 + (other * (L - 1)).long()) % L
         changed = torch.where(kind < masked, MASKED, torch.where(kind < masked + swapped, another, own))
         return cls(plan.keep, plan.masked, plan.mask, grid, torch.where(plan.mask, changed, own))
 

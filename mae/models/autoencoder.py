@@ -11,7 +11,7 @@ from mae.masking.plan import MaskPlan
 from mae.models.backbones.backbone import PatchBackbone
 from mae.models.backbones.encoder import Encoder
 from mae.models.decoders import DECODERS, Decoder
-from mae.models.masked_model import MaskedModel
+from mae.models.masked_model import MaskedModel, MaskedOutput
 from mae.objectives.objective import OBJECTIVES, Objective
 
 
@@ -40,9 +40,11 @@ class MaskedAutoencoder(MaskedModel):
         objective = {"normalize_pixels": self.normalize_pixels} if own else {"objective": self.objective.config}
         return {"encoder": self.encoder.config, "decoder": self.decoder.config, **objective}
 
-    def predict_hidden(self, images: Tensor, plan: MaskPlan) -> Tensor:
-        """Return what the decoder makes of the visible patches of standardised float images (B, C, H, W)."""
-        return self.decoder(self.encoder(images, plan), plan)  # type: ignore[no-any-return]
+    def forward(self, images: Tensor, plan: MaskPlan) -> MaskedOutput:
+        """Predict the hidden patches of standardised float images (B, C, H, W), and compare."""
+        latent = self.encoder(images, plan)  # (B, prefix + V, D), of the visible patches alone
+        prediction = self.decoder(latent, plan)  # (B, M, P*P*C), of the hidden ones
+        return self.compare(prediction, self.target(images, plan), plan)
 
     def set_grad_checkpointing(self) -> None:
         """Compute layers of encoder and decoder again on the way back, which takes less memory."""

@@ -60,13 +60,12 @@ class MaskedModel(nn.Module, ABC):
         """Plain values that build it again, see ``rebuild_masked_model``."""
 
     @abstractmethod
-    def predict_hidden(self, images: Tensor, plan: MaskPlan) -> Tensor:
-        """Return the values (B, M, width of the objective) that stand for a prediction of what the plan hides."""
-
     def forward(self, images: Tensor, plan: MaskPlan) -> MaskedOutput:
         """Predict what the plan hides of standardised float images (B, C, H, W), and compare."""
-        prediction = self.objective.unpack(self.predict_hidden(images, plan))
-        target = self.target(images, plan)
+
+    def compare(self, values: Tensor, target: Tensor, plan: MaskPlan) -> MaskedOutput:
+        """Return the loss of the values (B, M, width of the objective) that were predicted, beside what it was measured on."""
+        prediction = self.objective.unpack(values)
         return MaskedOutput(self.objective.loss(prediction, target), prediction, target, plan)
 
     def target(self, images: Tensor, plan: MaskPlan) -> Tensor:

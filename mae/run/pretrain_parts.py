@@ -8,13 +8,14 @@ from functools import partial
 import lightning as L
 from lightning.pytorch.utilities.seed import isolate_rng
 
+from mae.components.registry import Part
 from mae.config.schema.roots import PretrainConfig
 from mae.data.datamodule import ImageData
 from mae.evaluation.frozen.knn_probe import KnnProbe
 from mae.masking.samplers import MASKINGS, MaskSampler
 from mae.models.backbones.backbone import PatchBackbone
+from mae.models.create_masked_model import create_masked_model
 from mae.models.masked_model import MaskedModel
-from mae.models.masked_models import Part, create_masked_model
 from mae.report.pictures import save_reconstructions
 from mae.run.setting import Setting, image_size
 from mae.training.callbacks.alarms import Alarms

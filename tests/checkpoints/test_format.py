@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 
 import pytest
 import torch
@@ -296,3 +297,47 @@ def test_positions_that_are_all_zero_are_warned_about(tiny_autoencoder, tmp_path
         caplog.clear()
         load(tmp_path)
         assert "every row of encoder.vit.pos_embed is zero" in caplog.text
+
+
+TRAP = """
+from mae.masking.samplers import RandomMasking
+called = []
+class Meta(type):
+    def __call__(cls, *given, **options):
+        called.append(cls.__name__)
+        return super().__call__(*given, **options)
+class OfNoBase(metaclass=Meta): ...
+class OfAnotherBase(RandomMasking):
+    def __init__(self, *given, **options): called.append("OfAnotherBase")
+def factory(*given, **options): called.append("factory")
+class Callable_:
+    def __call__(self, *given, **options): called.append("instance")
+instance = Callable_()
+"""
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder", "objective"])
+def test_a_path_in_a_checkpoint_leads_to_a_class_of_its_base_and_nothing_else_is_called(
+    tiny_autoencoder, tmp_path, monkeypatch, part
+):
+    (tmp_path / "trap_of_others.py").write_text(TRAP)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    saved = mae.save(tiny_autoencoder(), tmp_path / "model")
+    good = json.loads((saved / "config.json").read_text())
+    run = tmp_path / "last.ckpt"
+    for name in ("OfNoBase", "OfAnotherBase", "factory", "instance", "called.append"):
+        own = {"_target_": f"trap_of_others.{name}"}
+        config = {**good, part: {**good.get(part, {}), **own} if part == "encoder" else own}
+        (saved / "config.json").write_text(json.dumps(config))
+        torch.save(
+            {
+                "pytorch-lightning_version": "2",
+                "hyper_parameters": {"model": config},
+                "state_dict": {f"model.{key}": value for key, value in load_file(saved / "model.safetensors").items()},
+            },
+            run,
+        )
+        for path in (saved, run):
+            with pytest.raises(ValueError, match=r"is no class that derives from mae\.(models|objectives)\."):
+                mae.load_autoencoder(path)
+    assert sys.modules["trap_of_others"].called == []

@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from mae.components.registry import Registry
+from mae.components.registry import Part, Registry
 from mae.masking.samplers import MASKINGS, MaskSampler, RandomCorruption, RandomMasking
-from mae.models.backbones.create import BACKBONES
+from mae.models.backbones.create_backbone import BACKBONES
 from mae.models.decoders import DECODERS
 from mae.objectives.objective import OBJECTIVES
 from tests.outside import ColumnMasking
@@ -33,7 +33,7 @@ def test_what_is_made_knows_what_makes_it_again() -> None:
         MASKINGS.create(target=COLUMNS, options={"columns": 2}),
         MASKINGS.create(name="random"),
     ):
-        again = MASKINGS.rebuild(config=made.config)
+        again = MASKINGS.create(**Part.of(made.config)._asdict())
         assert type(again) is type(made) and vars(again) == vars(made)
     assert MASKINGS.create(target=COLUMNS).config == {"_target_": COLUMNS}
 
@@ -79,9 +79,9 @@ def test_what_cannot_be_made_is_refused_in_one_line(given: dict[str, object], sa
 
 def test_a_path_that_a_file_names_is_never_called_unless_it_is_such_a_class() -> None:
     registry: Registry[MaskSampler] = Registry("masking", MaskSampler, {"exit": "sys.exit"})  # type: ignore[type-abstract]
-    for given in ({"name": "exit"}, {"target": "sys.exit"}, {"target": "builtins.dict"}):
+    for config in ({"name": "exit"}, {"_target_": "sys.exit"}, {"_target_": "builtins.dict"}):
         with pytest.raises(ValueError, match="is no class that derives from"):
-            registry.rebuild(config={**given, "_target_": given.get("target")})
+            registry.create(**Part.of(config)._asdict())
 
 
 def test_a_module_in_the_current_folder_is_found(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:

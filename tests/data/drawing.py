@@ -11,9 +11,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mae.data.reading.decode import TensorPicture
+from mae.data.reading.decode import EncodedPicture, TensorPicture, read_bytes
 from mae.data.reading.transforms import cut
 from mae.data.sources.bundled import TensorSource
+
+
+def read_image(path: Path) -> torch.Tensor:
+    """Read the image in a file as a source does, (C, H, W)."""
+    return EncodedPicture(read_bytes(path), str(path)).decode()
 
 
 def smooth(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:

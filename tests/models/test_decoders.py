@@ -90,6 +90,14 @@ def test_weights_start_as_in_the_paper():
     assert 0.015 < decoder.mask_token.std().item() < 0.025
 
 
+def test_biases_and_epsilon_are_those_asked_for():
+    decoder = SelfAttentionDecoder(32, 48, GRID, 1, width=16, depth=1, heads=2, qkv_bias=False, norm_eps=1e-4)
+
+    assert decoder.blocks[0].attn.qkv.bias is None
+    assert decoder.blocks[0].attn.proj.bias is not None
+    assert {part.eps for part in decoder.modules() if isinstance(part, torch.nn.LayerNorm)} == {1e-4}
+
+
 def test_a_width_that_the_heads_do_not_divide_is_refused():
     with pytest.raises(ValueError, match=r"decoder\.width=32 is not divisible by decoder\.heads=5"):
         SelfAttentionDecoder(32, 48, (4, 4), 1, width=32, depth=1, heads=5)

@@ -101,6 +101,16 @@ def test_an_uncorrupted_encoding_is_that_of_the_encoder() -> None:
     assert torch.equal(encoder.encode(encoder.embed(images)), encoder(images))
 
 
+@pytest.mark.parametrize("options", [{}, {"reg_tokens": 2}], ids=["class token", "registers too"])
+def test_each_corrupted_patch_is_predicted_from_its_own_token(options: dict[str, object]) -> None:
+    model, images, plan = build("pixels", options=options), torch.randn(2, 3, 16, 16), draw()
+    embeddings = plan.hide(model.encoder.embed(images), model.mask_embedding)
+    patches = model.encoder.encode(embeddings)[:, -16:]
+    own = torch.stack([patches[image, plan.masked[image]] for image in range(2)])
+
+    torch.testing.assert_close(model(images, plan).prediction, model.predict(own))
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_it_learns_one_batch_by_heart_and_shows_it(target: str) -> None:
     model, plan = build(target).train(), draw(4)

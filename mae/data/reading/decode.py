@@ -127,17 +127,6 @@ class EncodedPicture:
         return _reduced(turned(_decode_by_pillow(self.data, self.name), self.orientation), reduce)
 
 
-def read_image(path: str | Path) -> Tensor:
-    """Return the image in a file, upright: uint8 (1, H, W) where it is greyscale, else (3, H, W) RGB.
-
-    float32 where it holds more than 8 bits, see ``Picture``.
-
-    Raises:
-        UnreadableImageError: It is none, or damaged.
-    """
-    return EncodedPicture(read_bytes(path), str(path)).decode()
-
-
 def read_size(path: str | Path) -> tuple[int, int]:
     """Return (H, W), upright, from the header alone.
 

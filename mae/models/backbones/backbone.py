@@ -19,7 +19,7 @@ class Backbone(nn.Module, ABC):
         in_channels: C.
         width: D.
         depth: Layers that layer-wise decay tells apart, the embedding not counted; 0 where it knows none.
-        config: Plain values that ``create_backbone`` builds it from again; set by it, for a class that comes from outside.
+        config: Plain values that ``create_backbone`` builds it from again; set by it where the class does not.
         num_prefix_tokens: Class and register tokens in front of the others.
     """
 

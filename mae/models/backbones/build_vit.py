@@ -11,7 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from mae.models.backbones.hybrid import cnn_embedding
-from mae.models.backbones.timm_models import create_vit, own_patch_size
+from mae.models.backbones.timm_models import create_vit, own_patch_size, refuse_loading
 from mae.models.layers.initialize import initialize_mae
 from mae.models.layers.patches import patch_grid
 
@@ -49,7 +49,7 @@ def build_vit(
         options: Further arguments of timm's.
 
     Raises:
-        ValueError: The model is unknown or no ViT, or the sizes do not fit.
+        ValueError: The model is unknown or no ViT, the sizes do not fit, or an option is not for it.
     """
     chosen = {key: value for key, value in sizes.items() if value is not None}
     if cnn is not None or isinstance(plain.patch_embed, HybridEmbed):
@@ -77,6 +77,7 @@ def build_vit(
         fixed["qkv_bias"] = False
     if cnn is not None:
         fixed |= {"embed_layer": cnn_embedding(cnn, in_channels), "patch_size": 1}
+    refuse_loading(options)
     clash = sorted(fixed.keys() & options.keys())
     if clash:
         raise ValueError(f"model.options.{clash[0]} is set by the encoder itself: leave it out of the options")

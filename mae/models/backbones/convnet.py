@@ -11,7 +11,7 @@ from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
 from mae.models.backbones.backbone import DenseBackbone
-from mae.models.backbones.timm_models import known_model
+from mae.models.backbones.timm_models import known_model, refuse_loading
 from mae.models.cost import meta_twin
 from mae.models.layers.patches import as_pair
 
@@ -106,6 +106,7 @@ def feature_stages(
     """
     if stem is not None and stem not in STEMS:
         raise ValueError(f"model.stem={stem!r} is unknown: choose {' or '.join(STEMS)}, or leave it out")
+    refuse_loading(options or {})
     fixed: dict[str, Any] = {"features_only": True, "out_indices": levels, "in_chans": in_channels}
     if drop_path:
         fixed["drop_path_rate"] = drop_path

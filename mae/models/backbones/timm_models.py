@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from typing import Any
 
 import timm
@@ -10,6 +11,9 @@ import torch
 from timm.layers import HybridEmbed, PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
+
+LOADING = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
+"""Arguments by which timm reads weights of its own accord."""
 
 
 def known_model(name: str) -> str:
@@ -25,6 +29,19 @@ def known_model(name: str) -> str:
             f"random weights, and a file of weights is given by checkpoint=PATH or mae.load_encoder"
         )
     return name
+
+
+def refuse_loading(options: Mapping[str, Any]) -> None:
+    """Raise a ValueError where options of a timm model would have it read weights, from the network or a file.
+
+    A checkpoint keeps the options of its model, and nothing but itself may be read where it is loaded.
+    """
+    for key in LOADING:
+        if options.get(key):
+            raise ValueError(
+                f"model.options.{key}={options[key]} would have timm load weights: leave it out, and give a file of weights by "
+                f"checkpoint=PATH or mae.load_encoder"
+            )
 
 
 def meta_model(name: str) -> nn.Module:

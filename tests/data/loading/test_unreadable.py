@@ -17,12 +17,12 @@ from PIL import Image
 
 from mae.data.loading.batches import ImageDataset
 from mae.data.loading.unreadable import TooManyUnreadableError, UnreadableImages
-from mae.data.reading.decode import UnreadableImageError, read_image
+from mae.data.reading.decode import UnreadableImageError
 from mae.data.reading.transforms import TrainTransform
 from mae.data.sources.file_index import scan
 from mae.data.sources.files import FileSource
 from mae.run.exits import run_job
-from tests.data.drawing import write_folder
+from tests.data.drawing import read_image, write_folder
 from tests.runs import REPOSITORY, job
 
 BARE = ("data=folder", "batch_size=8", "callbacks.rank=false", "callbacks.pictures=0", "data.num_workers=0")

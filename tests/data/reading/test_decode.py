@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from mae.data.reading.decode import EncodedPicture, UnreadableImageError, read_image, read_size, to_channels
-from tests.data.drawing import smooth
+from mae.data.reading.decode import EncodedPicture, UnreadableImageError, read_size, to_channels
+from tests.data.drawing import read_image, smooth
 
 RGB = Image.fromarray(smooth(14, 22))
 GREY = Image.fromarray(smooth(14, 22, 1)[..., 0])
@@ -190,7 +190,7 @@ def encoded_noise(suffix: str) -> bytes:
 FLIP_BYTES = """
 import random, sys
 from pathlib import Path
-from mae.data.reading.decode import EncodedPicture, UnreadableImageError, read_image
+from mae.data.reading.decode import EncodedPicture, UnreadableImageError, read_bytes
 rng = random.Random(0)
 for whole in map(Path, sys.argv[1:]):
     damaged = whole.with_stem("damaged")
@@ -201,7 +201,7 @@ for whole in map(Path, sys.argv[1:]):
         damaged.write_bytes(content)
         print(whole.suffix, flush=True)
         try:
-            read_image(damaged)
+            EncodedPicture(read_bytes(damaged), str(damaged)).decode()
         except UnreadableImageError:
             pass
 """

@@ -286,3 +286,18 @@ def test_the_config_builds_the_same_encoder_again(encoder):
 
     images = draw_images(encoder)
     assert torch.equal(again(images), encoder(images))
+
+
+def test_dropout_on_the_embeddings_is_that_of_timm_where_patches_are_left_out(random_plan):
+    encoder = Encoder("vit_tiny_patch16_224", **SMALL, options={"pos_drop_rate": 0.5})
+    images, plan = torch.randn(2, 3, 16, 16), random_plan(2, (4, 4))
+    embedded = []
+    encoder.vit.blocks.register_forward_pre_hook(lambda _, given: embedded.append(given[0]))
+
+    for mode in (True, False):
+        encoder.train(mode)(images, plan)
+
+    dropped, whole = embedded
+    zero = dropped == 0
+    assert 0.3 < zero.float().mean() < 0.7
+    torch.testing.assert_close(dropped[~zero], 2 * whole[~zero])

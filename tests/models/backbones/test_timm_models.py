@@ -9,6 +9,7 @@ from timm.layers import RmsNorm
 from torch import nn
 
 import mae
+from mae.models.backbones.convnet import ConvNet
 from mae.models.backbones.encoder import Encoder
 from mae.models.classifier import Classifier
 from mae.models.heads import LinearHead
@@ -64,3 +65,20 @@ def test_a_file_whose_name_holds_a_tag_still_loads(tmp_path) -> None:
     encoder = Encoder("vit_tiny_patch16_224", **SMALL)
     encoder.config["name"] = "vit_tiny_patch16_224.augreg_in21k"
     assert mae.load_encoder(mae.save(encoder, tmp_path)).config["name"] == "vit_tiny_patch16_224"
+
+
+@pytest.mark.parametrize(
+    "option", [{"pretrained": True}, {"checkpoint_path": "other.pth"}, {"pretrained_cfg": {"file": "x"}}]
+)
+def test_options_that_would_have_timm_read_weights_are_refused_also_of_a_file(option, tmp_path) -> None:
+    (key,) = option
+    says = rf"model\.options\.{key}=.* would have timm load weights: leave it out, and give a file of weights by checkpoint=PATH"
+    for build in (Encoder, ConvNet):
+        with pytest.raises(ValueError, match=says):
+            build("vit_tiny_patch16_224" if build is Encoder else "resnet18", 32, options=option)
+    encoder = Encoder("vit_tiny_patch16_224", **SMALL)
+    encoder.config["options"] = option
+    saved = mae.save(encoder, tmp_path)
+    with pytest.raises(ValueError, match=says):
+        mae.load_encoder(saved)
+    assert Encoder("vit_tiny_patch16_224", **SMALL, options={"pretrained": False}).depth == 2

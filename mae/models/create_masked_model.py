@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
+from mae.components.registry import Part
 from mae.models.autoencoder import MaskedAutoencoder, create_decoder
 from mae.models.backbones.backbone import PatchBackbone
-from mae.models.backbones.create import create_backbone
+from mae.models.backbones.create_backbone import create_backbone
 from mae.models.masked_model import MaskedModel
 from mae.models.patch_prediction import MaskedPatchPredictor
 from mae.objectives.objective import OBJECTIVES
-
-
-class Part(NamedTuple):
-    """A part by its name, or by the path of its class, and its options."""
-
-    name: str | None = None
-    target: str | None = None
-    options: Mapping[str, Any] = {}
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Part:
-        """Return the part of a stored config: ``name`` or ``_target_``, and its options."""
-        options = {key: value for key, value in config.items() if key not in ("name", "_target_")}
-        return cls(config.get("name"), config.get("_target_"), options)
 
 
 def create_masked_model(encoder: Mapping[str, Any], decoder: Part, objective: Part, *, bits: int = 8) -> MaskedModel:
@@ -40,7 +27,8 @@ def create_masked_model(encoder: Mapping[str, Any], decoder: Part, objective: Pa
         ValueError: A part is unknown, has no such option, or does not fit the others.
     """
     asked = OBJECTIVES.create(**objective._asdict())
-    backbone = create_patch_backbone(encoder)
+    backbone = create_backbone(**encoder, masked=True)
+    assert isinstance(backbone, PatchBackbone), "asked for"
     asked.check(patch_size=backbone.patch_size, channels=backbone.in_channels, bits=bits)
     if asked.hides == "embeddings":
         return MaskedPatchPredictor(backbone, asked)
@@ -50,23 +38,11 @@ def create_masked_model(encoder: Mapping[str, Any], decoder: Part, objective: Pa
 
 def rebuild_masked_model(config: Mapping[str, Any]) -> MaskedModel:
     """Build a model again, without weights, from the ``config`` that it carries."""
-    objective = stored_objective(config)
-    return create_masked_model(config["encoder"], Part.of(config.get("decoder", {})), objective)
+    return create_masked_model(config["encoder"], Part.of(config.get("decoder", {})), _stored_objective(config))
 
 
-def stored_objective(config: Mapping[str, Any]) -> Part:
+def _stored_objective(config: Mapping[str, Any]) -> Part:
     """Return the objective of a stored model; that of an autoencoder of before objectives had names is MAE's."""
     if "objective" in config:
         return Part.of(config["objective"])
     return Part("pixels", None, {"normalize": config["normalize_pixels"]})
-
-
-def create_patch_backbone(options: Mapping[str, Any]) -> PatchBackbone:
-    """Build a backbone that can leave hidden patches out.
-
-    Raises:
-        ValueError: It cannot, or is not known.
-    """
-    made = create_backbone(**options, masked=True)
-    assert isinstance(made, PatchBackbone), "asked for"
-    return made

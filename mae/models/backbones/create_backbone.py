@@ -60,7 +60,8 @@ def create_backbone(
 ) -> Backbone:
     """Build a backbone.
 
-    A class of one's own is built as ``Class(image_size=(H, W), in_channels=C, **options)``, with ``drop_path`` where it takes one.
+    A class of one's own is built as ``Class(image_size=(H, W), in_channels=C, **options)``, with ``drop_path`` and ``name`` where
+    it takes them.
 
     Args:
         name: A timm ViT or convolutional network, or a registered name such as ``vt_resnet18``.
@@ -91,7 +92,8 @@ def create_backbone(
         chosen["name"] = name
     size = as_pair(image_size)
     made = kind(image_size=size, in_channels=in_channels, **chosen)
-    if _target_ is not None:
+    if _target_ is not None or not hasattr(made, "config"):
         chosen.pop("drop_path", None)
-        made.config = {"_target_": _target_, "image_size": list(size), "in_channels": in_channels, **chosen}
+        called = {"name": name} if _target_ is None else {"_target_": _target_}
+        made.config = {**called, "image_size": list(size), "in_channels": in_channels, **chosen}
     return made

@@ -13,8 +13,8 @@ from mae.checkpoints.read import read_checkpoint
 from mae.masking.samplers import MASKINGS
 from mae.masking.seeds import seeded_generator
 from mae.models.autoencoder import MaskedAutoencoder
+from mae.models.create_masked_model import Part, create_masked_model, rebuild_masked_model
 from mae.models.masked_model import MaskedModel
-from mae.models.masked_models import Part, create_masked_model, rebuild_masked_model
 from mae.models.patch_prediction import MaskedPatchPredictor
 from mae.objectives.pixels import Pixels
 from tests.conftest import TINY
@@ -173,14 +173,20 @@ def test_parts_that_do_not_fit_are_refused(encoder, decoder, objective, says) ->
         create_masked_model(encoder, decoder, objective)
 
 
+def test_an_objective_is_asked_whether_it_fits_the_depth_of_the_images() -> None:
+    colours = Part("masked_patch_prediction", None, {"target": "mean_colour"})
+    with pytest.raises(ValueError, match=r"counts colours of 8 bits, and data\.bits=16"):
+        create_masked_model(VIT, Part("linear"), colours, bits=16)
+
+
 def gradients_and_memory(checkpointing: bool, random_plan) -> tuple[dict[str, torch.Tensor], int, list[int]]:
-    """Return gradients, the bytes that the decoder keeps for the way back, and how often each of its blocks ran."""
+    """Return gradients, the bytes that the decoder keeps for the way back, and how often each block of both ran."""
     torch.manual_seed(0)
     model = mae.create_autoencoder(**{**TINY, "decoder_depth": 3})
     if checkpointing:
         model.set_grad_checkpointing()
-    runs, kept = [0] * 3, 0
-    for number, block in enumerate(model.decoder.blocks):
+    runs, kept = [0] * 5, 0
+    for number, block in enumerate([*model.encoder.vit.blocks, *model.decoder.blocks]):
         # Before and not behind a block: what is computed again stops as soon as nothing more is needed of it.
         block.register_forward_pre_hook(lambda *_, number=number: runs.__setitem__(number, runs[number] + 1))
 
@@ -192,16 +198,16 @@ def gradients_and_memory(checkpointing: bool, random_plan) -> tuple[dict[str, to
     images, plan = torch.randn(2, 3, 16, 16), random_plan(2, (4, 4))
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model.decoder(model.encoder(images, plan).detach().requires_grad_(), plan)
-    runs[:] = [0] * 3
+    runs[:] = [0] * 5
     model(images, plan).loss.backward()
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}, kept, runs
 
 
-def test_checkpointing_covers_the_decoder_and_changes_no_gradient(random_plan) -> None:
+def test_checkpointing_covers_encoder_and_decoder_and_changes_no_gradient(random_plan) -> None:
     plain, whole, once = gradients_and_memory(False, random_plan)
     thrifty, less, again = gradients_and_memory(True, random_plan)
 
-    assert (once, again) == ([1] * 3, [2] * 3)
+    assert (once, again) == ([1] * 5, [2] * 5)
     assert less < whole / 4
     assert plain.keys() == thrifty.keys()
     for name, gradient in plain.items():
