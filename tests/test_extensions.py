@@ -15,10 +15,12 @@ import pytest
 import torch
 
 import mae
-from mae.components.registry import Registry
 from mae.config.composing import compose
 from mae.config.schema.roots import FinetuneConfig
-from mae.masking.samplers import MASKINGS, MaskSampler
+from mae.masking.samplers import MASKINGS
+from mae.models.backbones.create_backbone import BACKBONES
+from mae.models.decoders import DECODERS
+from mae.objectives.objective import OBJECTIVES
 from mae.run.pretrain import prepare
 from tests.runs import QUIET, REPOSITORY
 
@@ -119,11 +121,28 @@ def test_a_backbone_of_ones_own_composes_with_the_second_stage(outside: Path) ->
     assert config.model.options == {"patch_size": 4, "width": 16}
 
 
-def test_a_part_of_the_package_is_one_line_of_registration() -> None:
-    classes = {**MASKINGS.classes, "columns": "tests.outside.ColumnMasking"}
-    registry: Registry[MaskSampler] = Registry("masking", MaskSampler, classes)  # type: ignore[type-abstract]
-    made = registry.create(name="columns", options={"columns": 3})
-    assert (type(made).__name__, made.config) == ("ColumnMasking", {"name": "columns", "columns": 3})
+def test_a_part_of_the_package_is_one_line_of_registration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = {
+        MASKINGS: ("masking", "ColumnMasking", "columns=2"),
+        DECODERS: ("decoder", "MeanDecoder", "scale=0.5"),
+        OBJECTIVES: ("objective", "PatchMeans", "power=1"),
+        BACKBONES: ("model", "PatchMLP", "width=24"),
+    }
+    given = []
+    for registry, (group, name, option) in parts.items():
+        monkeypatch.setattr(registry, "classes", {**registry.classes, "vit_new": f"tests.outside.{name}"})
+        given += [f"{group}.name=vit_new", f"{group}.{option}"]
+
+    job = ready(None, [f"run_dir={tmp_path / 'run'}", *given, *RUN])
+
+    sampler, model = job.module.sampler, job.module.model
+    made = [type(part).__name__ for part in (sampler, model.decoder, model.objective, model.encoder)]
+    assert made == [name for _, name, _ in parts.values()]
+    assert (sampler.columns, model.decoder.scale, model.objective.power, model.encoder.width) == (2, 0.5, 1, 24)
+    with pytest.raises(
+        ValueError, match=r"masking\.colums=2 is not an option of masking=vit_new: did you mean masking\.columns"
+    ):
+        compose("pretrain", ["masking.name=vit_new", "masking.colums=2"])
 
 
 @pytest.mark.slow

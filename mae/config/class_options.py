@@ -89,9 +89,9 @@ def _resolve(group: str, name: str | None, target: str | None) -> type:
         from mae.objectives.objective import OBJECTIVES
 
         return OBJECTIVES.resolve(name, target)
-    from mae.models.backbones.create_backbone import backbone_class
+    from mae.models.backbones.create_backbone import BACKBONES, backbone_class
     from mae.models.backbones.encoder import Encoder
 
-    if target is None and name is not None and name.startswith("vit_"):
+    if target is None and name is not None and name.startswith("vit_") and name not in BACKBONES:
         return Encoder  # what timm calls so is one; whether timm knows it is seen when it is built
     return backbone_class(name, target)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mae.config.class_options import GROUPS
+from mae.config.class_options import GROUPS, component_arguments
 from mae.config.schema.components import TARGET
 
 ADDED = tuple(f"{group}." for group in GROUPS)
@@ -26,10 +26,20 @@ def as_typed(overrides: Sequence[str]) -> list[str]:
 
 
 def own_classes(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the values without the options of a named class where the overrides name another class in its place."""
+    """Return the values without the options of a named class where the overrides name another class in its place.
+
+    Of a class by its path nothing stays but what is given with it; of one by its name also the options that both classes have. The
+    group ``model`` keeps its own: they are those of a ViT, and any model may be named beside them.
+    """
     keys = [text.partition("=")[0].lstrip("+") for text in overrides]
     for group in GROUPS:
-        if f"{group}.{TARGET}" in keys:
-            given = {key.split(".")[1] for key in keys if key.startswith(f"{group}.")}
-            values[group] = {key: value for key, value in values[group].items() if key in given}
+        kept = {key.split(".")[1] for key in keys if key.startswith(f"{group}.")}
+        if TARGET not in kept:
+            if "name" not in kept or group == "model":
+                continue
+            try:
+                kept |= {argument.name for argument in component_arguments(group, values[group]["name"], None)}
+            except ValueError:  # there is no such class, as the check of the values will say
+                continue
+        values[group] = {key: value for key, value in values[group].items() if key in kept}
     return values

@@ -20,7 +20,6 @@ PARTS = {
     "name": "of the class",
     TARGET: "a class of your own, package.module.Class, in place of a name",
 }
-NAMES = {"model": "any ViT or convolutional network of timm, or vt_resnet18, 34, 50, 101"}
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def in_words(annotation: Any) -> str:
 
 def _component_keys(group: str, part: Component) -> Iterator[Key]:
     if part.class_path is None or part.name is not None:
-        yield Key(f"{group}.name", part.name, "text", NAMES.get(group, PARTS["name"]), FILLED.get(group))
+        yield Key(f"{group}.name", part.name, "text", _name_help(group), FILLED.get(group))
     if part.class_path is not None:
         yield Key(f"{group}.{TARGET}", part.class_path, "text", PARTS[TARGET], None)
     known = {argument.name: argument for argument in component_arguments(group, part.name, part.class_path)}
@@ -102,3 +101,11 @@ def _component_keys(group: str, part: Component) -> Iterator[Key]:
             argument.help.replace("``", "") if argument else "",
             FILLED.get(group) if name in part.options and part.options[name] is None else None,
         )
+
+
+def _name_help(group: str) -> str:
+    if group != "model":
+        return PARTS["name"]
+    from mae.models.backbones.create_backbone import BACKBONES  # timm is not needed by those who only read a config
+
+    return f"any ViT or convolutional network of timm, or {', '.join(BACKBONES)}"

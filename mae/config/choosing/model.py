@@ -74,14 +74,15 @@ def choose_decoder(choices: Choices[PretrainConfig]) -> None:
 
 
 def encoder_width(config: PretrainConfig) -> int:
-    """Return the width of the encoder of a config; of a class that does not say, a ViT-Tiny's.
+    """Return the width of the encoder of a config; of a class that is not timm's and does not say, a ViT-Tiny's.
 
     Raises:
         ValueError: Nobody knows the model.
     """
-    from mae.models.backbones.timm_models import meta_model  # timm is not needed where all sizes are given
+    from mae.models.backbones.create_backbone import BACKBONES  # timm is not needed where all sizes are given
+    from mae.models.backbones.timm_models import meta_model
 
-    given = config.model.get("width")
-    if given is None and config.model.class_path is None and config.model.name is not None:
-        given = getattr(meta_model(config.model.name), "num_features", None)
+    given, name = config.model.get("width"), config.model.name
+    if given is None and config.model.class_path is None and name is not None and name not in BACKBONES:
+        given = getattr(meta_model(name), "num_features", None)
     return int(given or 192)
