@@ -10,10 +10,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from mae.data.loading.batches import BatchLoader, ImageDataset
+from mae.data.loading.device_decoding import DeviceDecoder, EncodedDataset
 from mae.data.loading.order import OrderedSampler, ResumableSampler, ShuffledSampler
 from mae.data.loading.unreadable import UnreadableImages
 from mae.data.reading.augment import can_augment
-from mae.data.reading.device_decoding import DeviceDecoder, EncodedDataset
 from mae.data.reading.transforms import EvalTransform, TrainTransform
 from mae.data.segmentation.masks import SegmentationDataset
 from mae.data.source import Source, evenly_spaced

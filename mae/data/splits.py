@@ -9,6 +9,9 @@ import numpy as np
 
 from mae.data.source import Source, Subset
 
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""The split that a word in the name of a file stands for."""
+
 
 @dataclass(frozen=True)
 class Splits:

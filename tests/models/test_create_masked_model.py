@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from timm.layers import DropPath
 
 import mae
 from mae.checkpoints.load import encoder_from
@@ -13,6 +14,7 @@ from mae.checkpoints.read import read_checkpoint
 from mae.masking.samplers import MASKINGS
 from mae.masking.seeds import seeded_generator
 from mae.models.autoencoder import MaskedAutoencoder
+from mae.models.backbones.create_backbone import create_backbone
 from mae.models.create_masked_model import Part, create_masked_model, rebuild_masked_model
 from mae.models.masked_model import MaskedModel
 from mae.models.patch_prediction import MaskedPatchPredictor
@@ -94,6 +96,18 @@ def test_a_backbone_of_ones_own_is_read_at_another_size(tmp_path) -> None:
     assert larger.image_size == (24, 24) and larger(torch.randn(1, 3, 24, 24)).shape == (1, 36, 8)
     with pytest.raises(ValueError, match="has no stochastic depth"):
         encoder_from(checkpoint, drop_path=0.1)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "convnext_atto"])
+def test_stochastic_depth_reaches_the_last_layer_and_is_no_part_of_what_is_stored(name, tmp_path) -> None:
+    sizes = {} if name == "convnext_atto" else {"patch_size": 8, "width": 32, "depth": 2, "heads": 2}
+    backbone = create_backbone(name, 32, drop_path=0.2, **sizes)
+    loaded, _ = encoder_from(read_checkpoint(mae.save(backbone, tmp_path)), drop_path=0.1)
+    plain = mae.load_encoder(tmp_path)
+
+    for made, wanted in ((backbone, 0.2), (loaded, 0.1), (plain, 0.0)):
+        rates = [part.drop_prob for part in made.modules() if isinstance(part, DropPath)]
+        assert max(rates, default=0.0) == pytest.approx(wanted)
 
 
 def test_known_parts_are_stored_as_they_always_were() -> None:

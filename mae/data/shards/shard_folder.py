@@ -12,9 +12,7 @@ from mae.data.shards.shard_index import UNLABELLED, ShardIndex
 from mae.data.shards.shard_source import ShardSource
 from mae.data.shards.tar_members import index_shards
 from mae.data.sources.files import existing_folder
-from mae.data.splits import Splits, with_validation
-
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+from mae.data.splits import SPLIT_NAMES, Splits, with_validation
 
 
 def webdataset(root: str | None, run_dir: Path | None = None) -> Splits:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mae.data.shards.shard_folder import SPLIT_NAMES
+from mae.data.splits import SPLIT_NAMES
 
 LABELS = ("label", "labels")
 

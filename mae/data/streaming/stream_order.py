@@ -18,9 +18,9 @@ from typing import NamedTuple
 import numpy as np
 
 from mae.data.loading.batches import ImageDataset, Item, Transform
+from mae.data.loading.device_decoding import EncodedDataset
 from mae.data.loading.order import Key, ResumableSampler
 from mae.data.reading.decode import UnreadableImageError
-from mae.data.reading.device_decoding import EncodedDataset
 from mae.data.streaming.stream import Encoded, Shards, Stream, read_shards
 
 STAND_INS = 100

@@ -109,7 +109,7 @@ def test_augmentation_on_the_cpu_is_refused(photographs: FileSource) -> None:
 
 @pytest.mark.gpu
 def test_a_gpu_decodes_as_the_cpu_does(photographs: FileSource) -> None:
-    from mae.data.reading.device_decoding import DeviceDecoder, EncodedDataset
+    from mae.data.loading.device_decoding import DeviceDecoder, EncodedDataset
     from mae.data.reading.transforms import EvalTransform
 
     dataset = EncodedDataset(photographs, EvalTransform((16, 16)), 3)
