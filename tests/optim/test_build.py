@@ -168,3 +168,23 @@ def test_betas_and_momentum_reach_the_optimizer(model):
 def test_an_unknown_optimizer_lists_the_known(model):
     with pytest.raises(ValueError, match=r"optim\.name='adam' is unknown: choose one of adamw, sgd, lars"):
         create_optimizer(model, name="adam", lr=0.1, weight_decay=0.0)
+
+
+def test_a_schedule_is_the_one_asked_for_with_its_own_end_and_falls():
+    def rates(**given: Any) -> list[float]:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+        schedule = create_schedule(optimizer, 2, 10, **given)
+        found = []
+        for _ in range(11):
+            found.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        return found
+
+    assert rates(final=0.25)[-1] == pytest.approx(0.5)
+    assert rates()[-1] == pytest.approx(0)
+    assert rates(name="steps", every=4) == pytest.approx([1, 2, 2, 2, 0.2, 0.2, 0.2, 0.2, 0.02, 0.02, 0.02])
+    with pytest.raises(ValueError, match=r"optim\.schedule=steps needs optim\.step_epochs"):
+        rates(name="steps")
+    with pytest.raises(ValueError, match=r"optim\.schedule='linear' is unknown: choose one of cosine, steps"):
+        rates(name="linear")
