@@ -28,7 +28,14 @@ NOT_SETTINGS = (
     "data",
 )
 """Parts of a config that do not make another row; what is set in ``data`` is looked at by itself."""
-LATER = {"optim.schedule": "cosine", "optim.step_epochs": 30, "task.name": "classification"}
+LATER = {
+    "optim.schedule": "cosine",
+    "optim.step_epochs": 30,
+    "task.name": "classification",
+    "debug.overfit": False,
+    "debug.steps": None,
+    "debug.profiler": False,
+}
 LATER_TUNED = {"protocol.head": "linear", "protocol.hidden": None, "protocol.activation": "gelu"}
 """What runs of earlier versions did, whose configs lack these keys."""
 
@@ -177,7 +184,7 @@ def _measured(data: str, results: dict[str, Any], folder: Path) -> Measured:
 def _lines(config: dict[str, Any], results: dict[str, Any], split: str, weights: str) -> list[Line]:
     tuned = LATER_TUNED if config["protocol"]["name"] in ("finetune", "partial_finetune") else {}
     given = {**LATER, **tuned, **leaves(config)}
-    settings = {key: value for key, value in given.items() if key.partition(".")[0] not in NOT_SETTINGS}
+    settings = {key: _plain(value) for key, value in given.items() if key.partition(".")[0] not in NOT_SETTINGS}
     settings |= {f"data.{key}": config["data"].get(key) for key in ("image_size", "channels")}
     for key in ("labels_per_class", "label_fraction"):
         settings.pop(key, None)
@@ -199,6 +206,13 @@ def _lines(config: dict[str, Any], results: dict[str, Any], split: str, weights:
             for line in lines[1:]:
                 getattr(line, name).update(_draws(results, prefix, line.labels, seed))
     return lines
+
+
+def _plain(value: Any) -> Any:
+    """Return whole numbers as such: runs of earlier versions wrote 30 where later ones write 30.0."""
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _draws(results: dict[str, Any], prefix: str, budget: str, seed: int) -> dict[Any, float]:

@@ -167,6 +167,21 @@ def test_checkpoints_of_one_name_are_not_taken_for_one(finished: Finished) -> No
     assert len({line.weights for line in lines}) == 2
 
 
+def test_a_run_of_an_earlier_version_shares_the_row_of_a_later_one(finished: Finished) -> None:
+    folders = [finished(top1, "finetune", seed=seed) for seed, top1 in enumerate((0.2, 0.8))]
+    older = OmegaConf.load(folders[0] / "config.yaml")
+    for missing in ("debug", "task", "optim.schedule", "optim.step_epochs", "protocol.head", "protocol.hidden"):
+        group, _, key = missing.rpartition(".")
+        del (OmegaConf.select(older, group) if group else older)[key]
+    older.protocol.mixup, older.optim.betas = 0, [0.9, 1]  # whole numbers as such, where later ones are 0.0
+    OmegaConf.save(older, folders[0] / "config.yaml")
+    later = OmegaConf.load(folders[1] / "config.yaml")
+    later.protocol.mixup, later.optim.betas = 0.0, [0.9, 1.0]
+    OmegaConf.save(later, folders[1] / "config.yaml")
+    ((line,),) = collect(folders)[0].values()
+    assert list(line.accuracies.values()) == [0.2, 0.8]
+
+
 def test_data_of_one_name_are_not_taken_for_one(finished: Finished) -> None:
     folders = [
         finished(0.2, data__source="image_folder", data__root="/birds/images", seed=0),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -133,6 +134,26 @@ def test_the_momentum_of_lars_adds_nine_tenths_of_the_step_before():
     (ratio, moved, bias), (later_ratio, later_moved, later_bias) = steps
     assert (moved, later_moved) == pytest.approx((ratio, later_ratio + 0.9 * ratio), rel=1e-3)
     assert (bias, later_bias) == pytest.approx((ratio, later_ratio + 1.9 * ratio), rel=1e-3)
+
+
+def test_lars_goes_on_as_it_began_where_its_state_is_of_before_biases_were_paired():
+    head = LinearHead(32, 5, init_std=0.5)
+    for parameter in head.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    create = partial(create_optimizer, head, name="lars", lr=2.0, weight_decay=0.0)
+    for earlier in (False, True):
+        state = create().state_dict()
+        if earlier:
+            del state["param_groups"][0]["paired"]
+        optimizer = create()
+        optimizer.load_state_dict(state)
+        head.linear.bias.grad = torch.ones(5)
+        before = head.linear.bias.detach().clone()
+        optimizer.step()
+        moved = (before - head.linear.bias.detach()).mean().item()
+        assert (moved == pytest.approx(2.0)) is earlier
+        # What it is stays with it when it is saved again.
+        assert ("paired" in optimizer.state_dict()["param_groups"][0]) is not earlier
 
 
 def test_a_probe_at_a_high_rate_of_lars_never_does_much_worse_than_chance():

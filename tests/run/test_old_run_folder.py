@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 COMMIT = "5efef60"
 """The last one before the redraw."""
 SECOND_STAGES = {
-    "linear_probe": ("protocol=linear_probe", "optim=adamw"),
+    "linear_probe": ("protocol=linear_probe",),
     "finetune": ("protocol=finetune", "protocol.ema=0.9", "protocol.mixup=0.8"),
 }
 LABELS = ("labels_per_class=40", "batch_size=64", "epochs=4", "baselines=false")
