@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from mae.cli.stages import load_stage
-from mae.config.class_overrides import adding, as_typed, own_classes
+from mae.config.class_options import adding, as_typed, own_classes
 from mae.config.composing import check, compose, compose_values, config_folder, first_value, plain
 from mae.config.explain import explain, print_explanation
 from mae.config.help import print_help

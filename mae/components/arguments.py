@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import re
+import types
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+SCALARS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 MISSING = inspect.Parameter.empty
 """The default of an argument that must be given."""
 
@@ -34,8 +36,10 @@ class Argument:
         if self.annotation is Any or (value is None and self.default is None):
             return
         try:
-            # Not to be converted, only looked at: 1 is a float, "1" is no number.
-            TypeAdapter(self.annotation, config={"arbitrary_types_allowed": True}).validate_python(value, strict=False)
+            # 1 is a float, "1" is no number and 1 no bool; but YAML has no tuples or paths of its own.
+            TypeAdapter(self.annotation, config={"arbitrary_types_allowed": True}).validate_python(
+                value, strict=_is_scalar(self.annotation)
+            )
         except ValidationError as error:
             raise ValueError(f"{key}={value!r} is not {_in_words(self.annotation, error)}") from None
 
@@ -77,8 +81,14 @@ def _helps(kind: type) -> dict[str, str]:
     return {name: " ".join(text.split()) for name, text in parts}
 
 
+def _is_scalar(annotation: Any) -> bool:
+    """Whether values are numbers, truths or texts, or None."""
+    parts = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    return all(part in (*SCALARS, type(None)) for part in parts)
+
+
 def _in_words(annotation: Any, error: ValidationError) -> str:
-    plain = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-    if annotation in plain:
-        return plain[annotation]
+    parts = [part for part in get_args(annotation) or (annotation,) if part is not type(None)]
+    if _is_scalar(annotation):
+        return " or ".join(SCALARS[part] for part in parts)
     return f"right: {error.errors()[0]['msg'].lower()}"

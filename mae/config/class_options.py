@@ -1,9 +1,12 @@
-"""The keys of ``model``, ``masking``, ``decoder`` and ``objective``: the arguments of the class that each of them names."""
+"""The keys of ``model``, ``masking``, ``decoder`` and ``objective``: the arguments of the class that each of them names.
+
+An override may give an argument that no file lists, or a class of the user's own by its path.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mae.components.arguments import Argument, arguments, takes_anything
@@ -15,6 +18,11 @@ FILLED = {"model": "the images and the machine", "decoder": "the encoder's width
 """What fills the nulls of a group's options."""
 WITHOUT_CLASS = ("linear",)
 """Decoders that are a layer of the objective itself, and have no options."""
+RESERVED = ("name", "image_size", "in_channels", "drop_path")
+"""Arguments of backbones that are keys of other groups."""
+ANY_VIT = "vit_tiny_patch16_224"
+ADDED = tuple(f"{group}." for group in GROUPS)
+"""Where keys are added that the option's file has not: arguments of a class."""
 
 
 def class_options_mistakes(values: Mapping[str, Any]) -> list[str]:
@@ -36,10 +44,10 @@ def component_class(group: str, name: str | None, target: str | None) -> type | 
     Raises:
         ValueError: There is no such class.
     """
+    if target is None and name is None and group == "model":
+        name = ANY_VIT  # which ViT it will be is not known yet
     if target is None and (name is None or name in WITHOUT_CLASS):
-        name = {"model": "vit_tiny_patch16_224"}.get(group) if name is None else None
-        if name is None:
-            return None
+        return None
     return _resolve(group, name, target)
 
 
@@ -49,8 +57,34 @@ def component_arguments(group: str, name: str | None, target: str | None) -> lis
     return [argument for argument in arguments(kind) if argument.name not in RESERVED] if kind else []
 
 
-RESERVED = ("name", "image_size", "in_channels", "drop_path")
-"""Arguments of backbones that are keys of other groups."""
+def adding(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides as Hydra takes them: arguments of a component's class may be such that no file lists."""
+    return [f"++{text.lstrip('+')}" if text.lstrip("+").startswith(ADDED) else text for text in overrides]
+
+
+def as_typed(overrides: Sequence[str]) -> list[str]:
+    """Return what ``adding`` was given, without the plus signs of components."""
+    return [text.lstrip("+") if text.lstrip("+").startswith(ADDED) else text for text in overrides]
+
+
+def own_classes(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the values without the options of a named class where the overrides name another class in its place.
+
+    Of a class by its path nothing stays but what is given with it; of one by its name also the options that both classes have. The
+    group ``model`` keeps its own: they are those of a ViT, and any model may be named beside them.
+    """
+    keys = [text.partition("=")[0].lstrip("+") for text in overrides]
+    for group in GROUPS:
+        kept = {key.split(".")[1] for key in keys if key.startswith(f"{group}.")}
+        if TARGET not in kept:
+            if "name" not in kept or group == "model":
+                continue
+            try:
+                kept |= {argument.name for argument in component_arguments(group, values[group]["name"], None)}
+            except ValueError:  # there is no such class, as the check of the values will say
+                continue
+        values[group] = {key: value for key, value in values[group].items() if key in kept}
+    return values
 
 
 def _mistakes(group: str, part: Mapping[str, Any]) -> Iterator[str]:
@@ -58,7 +92,7 @@ def _mistakes(group: str, part: Mapping[str, Any]) -> Iterator[str]:
     kind = component_class(group, name, target)
     if kind is None:
         return
-    known = {argument.name: argument for argument in arguments(kind) if argument.name not in RESERVED}
+    known = {argument.name: argument for argument in component_arguments(group, name, target)}
     for key, value in part.items():
         if key in ("name", TARGET):
             continue

@@ -16,8 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mae.config.class_options import GROUPS, class_options_mistakes
-from mae.config.class_overrides import ADDED, adding, own_classes
+from mae.config.class_options import ADDED, GROUPS, adding, class_options_mistakes, own_classes
 from mae.config.mistakes import Groups, Override, explain_mistake
 from mae.config.reading import ROOTS, read_config
 from mae.config.schema.roots import FinetuneConfig, PretrainConfig, RunConfig

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from mae.config.choices import Choice
+from mae.config.columns import print_columns, shown
 from mae.config.composing import compose_values, folders
 from mae.config.keys import Key, keys_of
 from mae.config.mistakes import Groups
@@ -106,32 +106,13 @@ def _explained(key: Key, sources: Sources, reasons: dict[str, str], config: RunC
 
 
 def print_explanation(rows: Sequence[Explained], console: Console) -> None:
-    """Print a table; a pipe gets it as wide as it needs to be."""
-    table = Table("key", "value", "default", "by", "why", box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        style = {"default": "dim", "you": "bold", "experiment": "bold"}.get(row.by)
-        default = "" if row.default == row.value else shown(row.default)
-        table.add_row(row.key, shown(row.value), default, row.by, row.why, style=style)
-    fitting(console, table).print(table, markup=False, highlight=False)
+    """Print a line for each key: its value, who chose it, why, and its default where that is another."""
+    styles = {"default": "dim", "you": "bold", "experiment": "bold"}
+    head: tuple[Sequence[str], str | None] = (("key=value", "by", "why"), "bold")
+    print_columns(console, [head, *((_cells(row), styles.get(row.by)) for row in rows)], indent=0)
 
 
-def fitting(console: Console, table: Table) -> Console:
-    """Return the console, wide enough for whole lines where nobody looks at it: a pipe or a file."""
-    if not console.is_terminal:
-        console.width = max(
-            console.width, table.__rich_measure__(console, console.options.update(max_width=2000)).maximum
-        )
-    return console
-
-
-def shown(value: Any) -> str:
-    """Return a value as YAML writes it."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"[{', '.join(map(shown, value))}]"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return str(value)
+def _cells(row: Explained) -> tuple[str, str, str]:
+    # What is chosen is null by default.
+    default = f" (default: {shown(row.default)})" if row.by != "chosen" and row.default != row.value else ""
+    return f"{row.key}={shown(row.value)}", row.by, f"{row.why}{default}"

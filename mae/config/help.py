@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
+from mae.config.columns import print_columns, shown
 from mae.config.composing import check, compose_values, config_folder, folders
-from mae.config.explain import fitting, shown
-from mae.config.keys import keys_of
+from mae.config.keys import Key, keys_of
 from mae.config.mistakes import Groups
 
 NOTES = """\
@@ -35,22 +36,28 @@ def print_help(root: str, overrides: Sequence[str], config_dir: Path | None, con
     say(f"usage: python train_{root}.py [KEY=VALUE]... [GROUP=OPTION]...   or: mae {root} ...\n", "bold")
     say("\n".join(examples(root)))
     say(f"\n{NOTES}")
-    say("\nGroups, and their options:", "bold")
     groups = Groups(folders(config_dir))
-    table = Table(box=None, show_header=False, pad_edge=False)
     for group in groups_of(root, groups):
-        lines = {option: first_comment(path) for option, path in groups.files(group).items()}
+        lines = {option: first_sentence(path) for option, path in groups.files(group).items()}
         if group == "experiment":
-            lines = {option: line for option, line in lines.items() if f"train_{root}.py" in line}
-        for number, (option, line) in enumerate(lines.items()):
-            table.add_row("" if number else group, option, line)
-    fitting(console, table).print(table, markup=False, highlight=False)
+            start = f"python train_{root}.py experiment="
+            lines = {
+                option: line.removeprefix(f"{start}{option}").strip()
+                for option, line in lines.items()
+                if line.startswith(start)
+            }
+        say(f"\n{group}=", "bold")
+        print_columns(console, [(cells, None) for cells in lines.items()])
     given = f" with {' '.join(overrides)}" if overrides else ""
-    say(f"\nKeys{given}; null is filled as the last column says:", "bold")
-    table = Table("key", "default", "values", "meaning", "null", box=None, pad_edge=False, header_style="bold")
-    for key in keys_of(config):
-        table.add_row(key.name, shown(key.value), key.kind, key.help, key.filled_by or "")
-    fitting(console, table).print(table, markup=False, highlight=False)
+    say(f"\nEvery key{given}, as it is without an override, and what it may be:", "bold")
+    keys = list(keys_of(config))
+    print_columns(console, [((f"{key.name}={shown(key.value)}", meaning(key)), None) for key in keys])
+
+
+def meaning(key: Key) -> str:
+    """Return what a key means, what it may be, and what fills its null."""
+    filled = f"; null: chosen by {key.filled_by}" if key.filled_by else ""
+    return f"{key.help} [{key.kind}{filled}]".lstrip()
 
 
 def examples(root: str) -> list[str]:
@@ -66,8 +73,10 @@ def groups_of(root: str, groups: Groups) -> list[str]:
     return [name for name in groups.names if name not in (second if root == "pretrain" else first)]
 
 
-def first_comment(path: Path) -> str:
-    """Return the first line of the comment of an option's file; an experiment's is its command."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    comments = (line.removeprefix("#").strip() for line in lines if line.startswith("#") and "@package" not in line)
-    return next(comments, "")
+def first_sentence(path: Path) -> str:
+    """Return the first sentence of the comment that opens an option's file; an experiment's is the line of its command."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if "@package" not in line]
+    comment = [line.removeprefix("#").strip() for line in itertools.takewhile(lambda line: line.startswith("#"), lines)]
+    if comment and comment[0].startswith("python "):
+        return comment[0]
+    return re.split(r"(?<=[.:]) (?=[A-Z])", " ".join(comment), maxsplit=1)[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -24,8 +24,7 @@ def read_config(kind: type[C], values: Mapping[str, Any]) -> C:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_context=True)
-        raise ValueError("; ".join(dict.fromkeys(_said(one, found) for one in found))) from None
+        raise ValueError("; ".join(dict.fromkeys(map(_in_words, error.errors(include_url=False))))) from None
 
 
 def leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -56,7 +55,7 @@ BOUNDS = {
 }
 
 
-def _said(error: ErrorDetails, all_errors: Iterable[ErrorDetails]) -> str:
+def _in_words(error: ErrorDetails) -> str:
     """Return one error in words."""
     key, value, kind, context = _key(error), error["input"], error["type"], error.get("ctx", {})
     if kind == "missing":

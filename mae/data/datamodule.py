@@ -98,6 +98,11 @@ class ImageData(L.LightningDataModule):
         """Optimizer steps; images that do not fill a last batch wait for another epoch's order."""
         return len(self.splits.train) * self.repeats // self.effective_batch
 
+    @property
+    def statistics_images(self) -> int:
+        """On how many images ``measure_pixels`` looks."""
+        return min(len(self.splits.train.sample), STATISTICS_IMAGES)
+
     def measure_pixels(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return mean and deviation per channel over up to 1,024 training images, cropped as for evaluation."""
         dataset = ImageDataset(self.splits.train.sample, self.eval_transform, self.channels, bits=self.bits)

@@ -87,10 +87,11 @@ def build_data(
         ),
     )
     if options.mean is None or options.std is None:
-        known = splits.statistics
+        known, reason = splits.statistics, "of all training images, as the shards' manifest says"
         if known is None or len(known[0]) != encoder.in_channels:  # grey ones say nothing of the three colours
-            known = data.measure_pixels()
-        options.mean, options.std = list(known[0]), list(known[1])
+            known, reason = data.measure_pixels(), f"measured on {data.statistics_images:,} training images"
+        setting.choices.fill("data.mean", list(known[0]), reason)
+        setting.choices.fill("data.std", list(known[1]), reason)
     encoder.set_pixel_statistics(options.mean, options.std)
     return data
 

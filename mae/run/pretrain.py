@@ -17,7 +17,7 @@ from mae.evaluation.frozen.features import raw_pixels
 from mae.evaluation.verdict import pretraining_verdicts
 from mae.models.cost import parameters
 from mae.run.builders import build_data, build_optimization
-from mae.run.pretrain_parts import Observers, build_model, build_observers, build_sampler
+from mae.run.pretrain_parts import Observers, build_model, build_observers, build_sampler, check_backbone
 from mae.run.run import Run
 from mae.run.setting import open_setting
 from mae.training.devices import prepare_model
@@ -39,6 +39,7 @@ def prepare(config: PretrainConfig, overrides: Sequence[str] = ()) -> Pretrainin
     """
     setting = open_setting(config, "pretrain", overrides)
     config, choices = setting.config, setting.choices
+    check_backbone(config)
 
     splits = open_splits(**config.data.model_dump(), run_dir=setting.folder.path)
     look = inspect_images(splits.train)

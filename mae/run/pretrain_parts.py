@@ -9,6 +9,8 @@ import lightning as L
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from mae.components.registry import Part
+from mae.config.class_options import component_class
+from mae.config.schema.components import TARGET
 from mae.config.schema.roots import PretrainConfig
 from mae.data.datamodule import ImageData
 from mae.evaluation.frozen.knn_probe import KnnProbe
@@ -25,6 +27,22 @@ from mae.training.callbacks.online_probe import OnlineProbe, probe_schedule
 from mae.training.optimization import Optimization
 
 
+def check_backbone(config: PretrainConfig) -> None:
+    """Refuse a network that needs every patch in its place.
+
+    Raises:
+        ValueError: It is one; the message says what trains it.
+    """
+    model = config.model
+    kind = component_class("model", model.name, model.class_path)
+    if kind is not None and not issubclass(kind, PatchBackbone):
+        key = "model.name" if model.class_path is None else f"model.{TARGET}"
+        raise ValueError(
+            f"{key}={model.title!r} is not a VisionTransformer, whose patches can be hidden: choose a ViT such as "
+            f"vit_small_patch16_224; train_finetune.py checkpoint=null trains convolutional networks, with labels"
+        )
+
+
 def build_model(config: PretrainConfig) -> MaskedModel:
     """Build the model of a config whose every value is chosen; the seed decides its weights.
 
@@ -33,11 +51,6 @@ def build_model(config: PretrainConfig) -> MaskedModel:
     """
     L.seed_everything(config.seed, verbose=False)
     decoder, objective = config.decoder, config.objective
-    if "stem" in config.model.options:  # a preset of a network that is no ViT
-        raise ValueError(
-            f"model.name={config.model.name!r} is not a VisionTransformer, whose patches can be hidden: choose one such as "
-            f"vit_small_patch16_224; train_finetune.py checkpoint=null trains others, with labels"
-        )
     images = {"image_size": image_size(config), "in_channels": config.data.channels}
     return create_masked_model(
         {**images, "_target_": config.model.class_path, **config.model.arguments},

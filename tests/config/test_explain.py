@@ -47,6 +47,7 @@ def test_every_key_says_who_chose_it(tmp_path: Path) -> None:
     }
     assert {key: (rows[key].value, rows[key].default, rows[key].by) for key in wanted} == wanted
     assert rows["data.num_workers"].why == "images in memory"
+    assert "measured on 1,024 training images" == rows["data.mean"].why == rows["data.std"].why
     assert all(len(row.why) > 3 for row in rows.values())
     assert all("null" in row.why for row in rows.values() if row.value is None)
     assert list(tmp_path.iterdir()) == []
@@ -64,12 +65,16 @@ def test_the_table_is_readable_on_a_terminal_and_in_a_pipe() -> None:
     rows = [
         Explained("epochs", 5, None, "chosen", "few images " * 20),
         Explained("optim.betas", [0.9, 0.95], [0.9, 0.95], "default", "x"),
+        Explained("seed", 3, 0, "you", "y"),
+        Explained("a_key_that_leaves_little_room_for_its_reason", 5, None, "chosen", "few images " * 20),
     ]
     piped, terminal = io.StringIO(), io.StringIO()
     print_explanation(rows, Console(file=piped))
     print_explanation(rows, Console(file=terminal, force_terminal=True, width=100, color_system=None))
-    assert len(piped.getvalue().splitlines()) == 3  # a line for each key, to be searched
-    assert "[0.9, 0.95]" in piped.getvalue()
+    assert len(piped.getvalue().splitlines()) == 5  # a line for each key, to be searched
+    assert "optim.betas=[0.9, 0.95]" in piped.getvalue() and "y (default: 0)" in piped.getvalue()
+    for text in (piped, terminal):
+        assert all(line == line.rstrip() for line in text.getvalue().splitlines())
     assert max(map(len, terminal.getvalue().splitlines())) <= 100
     assert (shown(None), shown(True), shown(1e-4), shown([1, None])) == ("null", "true", "0.0001", "[1, null]")
 
@@ -78,9 +83,10 @@ def test_the_script_explains_and_runs_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["train_pretrain.py", "epochs=3", "--explain", *ENCODER, *QUIET])
-    script("pretrain", prepare)()
+    script("pretrain")()
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["epochs", "3", "null", "you"] in [line[:4] for line in lines]
+    assert ["epochs=3", "you"] in [line[:2] for line in lines]
+    assert ["optim.weight_decay=0.05", "default"] in [line[:2] for line in lines]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -96,8 +102,8 @@ def test_help_shows_examples_groups_with_their_options_and_every_key(root: str) 
     for group, option in options:
         lines = groups.files(group)[option].read_text().splitlines()
         comment = next(line for line in lines if "@package" not in line)
-        assert comment.removeprefix("# ") in text
-    shown_at = {line.split()[0]: line for line in text.splitlines() if line}
+        assert comment.removeprefix("# ").partition(". ")[0] in text
+    shown_at = {line.split()[0].partition("=")[0]: line for line in text.splitlines() if line}
     for key in keys_of(compose(root, ["experiment=digits"] if root == "pretrain" else [])):
         assert key.help in shown_at[key.name] and shown(key.value) in shown_at[key.name]
         assert key.kind in shown_at[key.name]
