@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from typing import Any
 
 import timm
@@ -27,8 +28,9 @@ def known_model(name: str) -> str:
     return name
 
 
+@functools.lru_cache(maxsize=32)
 def meta_model(name: str) -> nn.Module:
-    """Return a timm model without weights, to see what it is.
+    """Return a timm model without weights, to see what it is; several parts of a run look at it, and none may change it.
 
     Raises:
         ValueError: timm does not know the name.
