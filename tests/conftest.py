@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,14 @@ TINY: dict[str, Any] = {
 def _seed() -> None:
     """Draw the same numbers in a test whatever ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _quick_curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave a run's curves out: they take as long as its training. tests/report draws them, and the shared runs do."""
+    curves = sys.modules.get("mae.report.curves")
+    if curves is not None and "report" not in request.path.parts:
+        monkeypatch.setattr(curves, "curve_svg", lambda *_, **__: "<svg></svg>")
 
 
 @pytest.fixture

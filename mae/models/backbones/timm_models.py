@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,8 +45,9 @@ def refuse_loading(options: Mapping[str, Any]) -> None:
             )
 
 
+@functools.lru_cache(maxsize=32)
 def meta_model(name: str) -> nn.Module:
-    """Return a timm model without weights, to see what it is.
+    """Return a timm model without weights, to see what it is; several parts of a run look at it, and none may change it.
 
     Raises:
         ValueError: timm does not know the name.
