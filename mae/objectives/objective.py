@@ -142,6 +142,6 @@ OBJECTIVES = Registry(
     Objective,  # type: ignore[type-abstract]
     {
         "pixels": "mae.objectives.pixels.Pixels",
-        "masked_patch_prediction": "mae.objectives.corrupted.CorruptedPatches",
+        "masked_patch_prediction": "mae.objectives.corrupted_patches.CorruptedPatches",
     },
 )

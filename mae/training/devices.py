@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from mae.models.cost import parameters
+
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 """Those that work: parameters, their averages and the loss stay in float32."""
 
@@ -96,5 +98,5 @@ def prepare_model(
 
 def is_convolutional(model: nn.Module) -> bool:
     """Whether most of the parameters are those of two-dimensional convolutions; a ViT embeds patches by one, which is few."""
-    convolved = sum(p.numel() for layer in model.modules() if isinstance(layer, nn.Conv2d) for p in layer.parameters())
-    return 2 * convolved > sum(parameter.numel() for parameter in model.parameters())
+    convolved = sum(parameters(layer) for layer in model.modules() if isinstance(layer, nn.Conv2d))
+    return 2 * convolved > parameters(model)

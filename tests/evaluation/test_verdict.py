@@ -9,7 +9,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from mae.evaluation.verdict import pretraining_verdicts
-from mae.objectives.corrupted import CorruptedPatches
+from mae.objectives.corrupted_patches import CorruptedPatches
 from mae.objectives.objective import Objective
 from mae.objectives.pixels import Pixels
 

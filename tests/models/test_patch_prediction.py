@@ -14,7 +14,7 @@ from mae.masking.seeds import seeded_generator
 from mae.models.backbones.encoder import Encoder
 from mae.models.layers.patches import patchify
 from mae.models.patch_prediction import MaskedPatchPredictor
-from mae.objectives.corrupted import TARGETS, CorruptedPatches
+from mae.objectives.corrupted_patches import TARGETS, CorruptedPatches
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mae.models.layers.patches import patchify
 from mae.objectives.colours import COLOURS
-from mae.objectives.corrupted import CorruptedPatches
+from mae.objectives.corrupted_patches import CorruptedPatches
 from mae.objectives.objective import OBJECTIVES, Objective, PixelScale, Trivial
 from mae.objectives.pixels import Pixels
 

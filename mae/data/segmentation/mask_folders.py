@@ -21,7 +21,7 @@ LAYOUTS = (
     ("images", "masks"),
 )
 """Where images and masks are looked for."""
-NAMES = {"train": ("train", "training"), "val": ("val", "validation"), "test": ("test", "testing")}
+SPLIT_FOLDERS = {"train": ("train", "training"), "val": ("val", "validation"), "test": ("test", "testing")}
 """What folders of a split are called."""
 MASK_SUFFIX = ".png"
 
@@ -93,7 +93,7 @@ def segmentation_folder(
     path, ids = existing_folder(root, "segmentation_folder"), MaskIds.of(classes, ignore)
     images_at, masks_at = _layout(path, images_at, masks_at)
     parts: dict[str, SegmentationSource] = {}
-    for split in NAMES if "{split}" in images_at else ("train",):
+    for split in SPLIT_FOLDERS if "{split}" in images_at else ("train",):
         images, masks = (_folder(path, template, split) for template in (images_at, masks_at))
         if images and masks:
             found = lists.find(images, split), lists.find(masks, f"{split}_masks")
@@ -136,7 +136,7 @@ def _layout(root: Path, images_at: str | None, masks_at: str | None) -> tuple[st
 
 def _folder(root: Path, template: str, split: str) -> Path | None:
     """Return the folder of a split, None where there is none."""
-    folders = (root / template.replace("{split}", name) for name in NAMES[split])
+    folders = (root / template.replace("{split}", name) for name in SPLIT_FOLDERS[split])
     return next((folder for folder in folders if folder.is_dir()), None)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 FORMAT = 1
-NAME = "manifest.json"
+MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Shard:
         """Return what is wrong with the file as far as its size tells, in words."""
         path = root / self.name
         if not path.is_file():
-            return f"{path} is missing, which {NAME} names"
+            return f"{path} is missing, which {MANIFEST} names"
         size = path.stat().st_size
         if size != self.bytes:
-            return f"{path} has {size:,} bytes, and {self.bytes:,} by {NAME}"
+            return f"{path} has {size:,} bytes, and {self.bytes:,} by {MANIFEST}"
         return None
 
     def damage(self, root: Path) -> str | None:
@@ -73,9 +73,9 @@ class Manifest:
     def write(self, root: Path) -> None:
         """Write it, complete or not at all: the last file of a packed folder."""
         content = {"format": FORMAT, **asdict(self)}
-        partial = root / f".{NAME}"
+        partial = root / f".{MANIFEST}"
         partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        partial.replace(root / NAME)
+        partial.replace(root / MANIFEST)
 
     def check(self, root: Path, found: Mapping[str, Sequence[Path]]) -> None:
         """Raise a ValueError where the shards that were found are not those of the manifest."""
@@ -87,7 +87,7 @@ class Manifest:
         for path in (path for paths in found.values() for path in paths):
             if path.name not in known:
                 raise ValueError(
-                    f"{path} is not in {root / NAME}: move it away, or delete the manifest to read all shards"
+                    f"{path} is not in {root / MANIFEST}: move it away, or delete the manifest to read all shards"
                 )
 
 
@@ -97,7 +97,7 @@ def read_manifest(root: Path) -> Manifest | None:
     Raises:
         ValueError: It cannot be read, or is of another format.
     """
-    path = root / NAME
+    path = root / MANIFEST
     return parse_manifest(path.read_bytes(), str(path)) if path.is_file() else None
 
 

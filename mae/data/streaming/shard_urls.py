@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mae.data.shards.manifest import NAME, Manifest, parse_manifest
+from mae.data.shards.manifest import MANIFEST, Manifest, parse_manifest
 from mae.data.streaming.remote import MissingError, RemoteFile
 
 SPLITS = ("train", "val", "test")
@@ -58,7 +58,7 @@ def find_shards(root: str, split: str, key: str = "data.root") -> Found:
         named = _shards(folder, packed(folder), split)
         if not named:
             raise ValueError(
-                f"{folder}/{NAME} names no shards for {split}: give theirs, as in \"{key}='{folder}/{split}-{{000..099}}.tar'\""
+                f"{folder}/{MANIFEST} names no shards for {split}: give theirs, as in \"{key}='{folder}/{split}-{{000..099}}.tar'\""
             )
         urls += named
     folders = list(dict.fromkeys(url.rpartition("/")[0] or "." for url in urls))
@@ -114,7 +114,7 @@ def find_manifest(folder: str) -> Manifest | None:
     Raises:
         ValueError: It is none, or of another format; or nothing answers there.
     """
-    url = f"{folder}/{NAME}"
+    url = f"{folder}/{MANIFEST}"
     try:
         with RemoteFile(url) as file:
             text = b"".join(iter(file.read, b""))

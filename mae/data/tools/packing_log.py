@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from mae.data.shards.manifest import NAME as MANIFEST
-from mae.data.shards.manifest import Shard
+from mae.data.shards.manifest import MANIFEST, Shard
 from mae.data.statistics import PixelSums
 
-NAME = ".progress.jsonl"
+LOG = ".progress.jsonl"
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class PackingLog:
 
     def __init__(self, root: Path, task: Mapping[str, Any]) -> None:
         self.root = root
-        self.path = root / NAME
+        self.path = root / LOG
         self.finished: list[Finished] = []
         if self.path.is_file():
             self._go_on(task)
@@ -70,7 +69,7 @@ class PackingLog:
             root.mkdir(parents=True, exist_ok=True)
         # Written anew, as a process that is killed may leave half a line.
         content = "".join(f"{json.dumps(line)}\n" for line in [task, *map(asdict, self.finished)])
-        partial = self.path.with_name(f"{NAME}.partial")
+        partial = self.path.with_name(f"{LOG}.partial")
         partial.write_text(content, encoding="utf-8")
         partial.replace(self.path)
 
