@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -29,10 +29,10 @@ ConfigDir = Annotated[
 ]
 Explain = Annotated[bool, typer.Option("--explain", help="Show each value, who chose it and why; run nothing.")]
 Help = Annotated[bool, typer.Option("--help", "-h", help="Show every key.")]
-OWN_HELP: dict[str, list[str]] = {"help_option_names": []}
+AS_SCRIPT: dict[str, Any] = {"help_option_names": [], "ignore_unknown_options": True}
 
 
-@app.command(context_settings=OWN_HELP)
+@app.command(context_settings=AS_SCRIPT)
 def pretrain(
     overrides: Overrides = None, config_dir: ConfigDir = None, explain: Explain = False, show_help: Help = False
 ) -> None:
@@ -40,7 +40,7 @@ def pretrain(
     _run("pretrain", overrides or [], config_dir, explain=explain, show_help=show_help)
 
 
-@app.command(context_settings=OWN_HELP)
+@app.command(context_settings=AS_SCRIPT)
 def finetune(
     overrides: Overrides = None, config_dir: ConfigDir = None, explain: Explain = False, show_help: Help = False
 ) -> None:
@@ -93,6 +93,12 @@ def _run(root: str, overrides: Sequence[str], config_dir: Path | None, *, explai
     from mae.config.help import print_help
 
     with one_line_errors():
+        unknown = [text for text in overrides if text.startswith("-")]
+        if unknown:
+            raise ValueError(
+                f"mae {root} knows no {unknown[0]}: its options are --help, --explain and --config-dir DIR; -m and --cfg job "
+                f"are of train_{root}.py"
+            )
         if show_help:
             print_help(root, overrides, config_dir)
             return

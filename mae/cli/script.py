@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -64,24 +65,25 @@ def script(root: str, after_sweep: Callable[[Sequence[Path]], None] = lambda fol
                 raise
             failed.append(ended.code)
             return
-        finished.append(Path(values["run_dir"]))
+        if sweeping:
+            finished.append(Path(values["run_dir"]))
 
     def main() -> None:
         explaining = EXPLAIN in sys.argv
         sys.argv[1:] = [text for text in sys.argv[1:] if text != EXPLAIN]
         typed[:] = sys.argv
-        arguments, _ = get_args_parser().parse_known_args()
-        config_dir = Path(arguments.config_dir) if arguments.config_dir else None
-        overrides: list[str] = arguments.overrides
-        if arguments.help or explaining:
-            with one_line_errors():
-                if arguments.help:
-                    print_help(root, overrides, config_dir)
-                else:
-                    show_explanation(root, overrides, config_dir)
-            return
         with one_line_errors():
-            compose_values(root, [first_value(text) if arguments.multirun else text for text in overrides], config_dir)
+            arguments = parse_arguments(typed[1:])
+            config_dir = Path(arguments.config_dir) if arguments.config_dir else None
+            overrides: list[str] = arguments.overrides
+            first = [first_value(text) for text in overrides] if arguments.multirun else overrides
+            if arguments.help:
+                print_help(root, first, config_dir)
+                return
+            if explaining:
+                show_explanation(root, first, config_dir)
+                return
+            compose_values(root, first, config_dir)
         if arguments.multirun and not any(text.startswith("run_dir=") for text in overrides):
             typed.append(f"run_dir=runs/sweeps/{time.strftime('%Y-%m-%d_%H-%M-%S')}")
         sys.argv[:] = [typed[0], *adding(typed[1:])]
@@ -94,6 +96,21 @@ def script(root: str, after_sweep: Callable[[Sequence[Path]], None] = lambda fol
             sys.exit(failed[0])
 
     return main
+
+
+def parse_arguments(given: Sequence[str]) -> argparse.Namespace:
+    """Return what stands on the command line, by Hydra's parser.
+
+    Raises:
+        ValueError: An option is unknown, or lacks its value.
+    """
+
+    def refuse(message: str) -> NoReturn:
+        raise ValueError(f"{message}: the options are --help, --explain, --config-dir DIR, -m and --cfg job")
+
+    parser: argparse.ArgumentParser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    return parser.parse_args(given)
 
 
 def show_explanation(root: str, overrides: Sequence[str], config_dir: Path | None) -> None:

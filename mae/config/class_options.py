@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mae.components.arguments import Argument, arguments, takes_anything
+from mae.components.registry import Registry
 from mae.config.mistakes import nearest
 from mae.config.schema.components import TARGET
 
@@ -108,21 +109,35 @@ def _mistakes(group: str, part: Mapping[str, Any]) -> Iterator[str]:
                 yield f"{group}.{key}=null is not a value, and nothing chooses one" if value is None else str(error)
 
 
-@functools.cache
-def _resolve(group: str, name: str | None, target: str | None) -> type:
+def component_names(group: str) -> str:
+    """Return the names of a group's classes, in words."""
+    if group == "model":
+        from mae.models.backbones.create_backbone import BACKBONES
+
+        return f"any ViT or convolutional network of timm, or {', '.join(BACKBONES)}"
+    own = WITHOUT_CLASS if group == "decoder" else ()
+    return ", ".join((*_registry(group), *own))
+
+
+def _registry(group: str) -> Registry[Any]:
     # Torch is not needed by those who only ask for keys.
     if group == "masking":
         from mae.masking.samplers import MASKINGS
 
-        return MASKINGS.resolve(name, target)
+        return MASKINGS
     if group == "decoder":
         from mae.models.decoders import DECODERS
 
-        return DECODERS.resolve(name, target)
-    if group == "objective":
-        from mae.objectives.objective import OBJECTIVES
+        return DECODERS
+    from mae.objectives.objective import OBJECTIVES
 
-        return OBJECTIVES.resolve(name, target)
+    return OBJECTIVES
+
+
+@functools.cache
+def _resolve(group: str, name: str | None, target: str | None) -> type:
+    if group != "model":
+        return _registry(group).resolve(name, target)
     from mae.models.backbones.create_backbone import BACKBONES, backbone_class
     from mae.models.backbones.encoder import Encoder
 

@@ -21,6 +21,9 @@ from mae.config.mistakes import Groups, Override, explain_mistake
 from mae.config.reading import ROOTS, read_config
 from mae.config.schema.roots import FinetuneConfig, PretrainConfig, RunConfig
 
+OTHER_STAGE = {"pretrain": ("protocol", "task", "augmentation"), "finetune": ("masking", "decoder", "objective")}
+"""Groups that a root has not."""
+
 
 def config_folder() -> Path:
     """Return the folder of the recipes: inside an installed package, beside it in a clone."""
@@ -81,6 +84,8 @@ def compose_values(root: str, overrides: Sequence[str] = (), config_dir: Path | 
         use_folder(config_dir)
     parsed = [parse(text) for text in overrides]
     for override in parsed:
+        if (group := override.key.partition(".")[0]) in OTHER_STAGE[root]:
+            raise ValueError(f"{override.text} is not an option here: train_{root}.py has no {group}")
         if override.kind == "add" and not override.key.startswith((*ADDED, "hydra")):
             raise ValueError(
                 f"{override.text} adds what nothing reads: only arguments of the classes of {', '.join(GROUPS)} are added"

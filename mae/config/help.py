@@ -10,15 +10,17 @@ from pathlib import Path
 from rich.console import Console
 
 from mae.config.columns import print_columns, shown
-from mae.config.composing import check, compose_values, config_folder, folders
+from mae.config.composing import OTHER_STAGE, check, compose_values, config_folder, folders
 from mae.config.keys import Key, keys_of
 from mae.config.mistakes import Groups
 
-NOTES = """\
---explain          what a run would have: each key, its value, who chose it and why; nothing is run or written
---config-dir DIR   options of your own, DIR/GROUP/OPTION.yaml, whose classes (_target_) may lie in DIR
--m                 a run for each of several values: seed=0,1,2
---cfg job          the composed config, as YAML"""
+NOTES = {
+    "--explain": "what a run would have: each key, its value, who chose it and why; nothing is run or written",
+    "--config-dir DIR": "options of your own, DIR/GROUP/OPTION.yaml, whose classes (_target_) may lie in DIR",
+    "-m": "a run for each of several values: seed=0,1,2",
+    "--cfg job": "the composed config, as YAML",
+}
+"""What is no override. Those of Hydra are the scripts' alone."""
 
 
 def print_help(root: str, overrides: Sequence[str], config_dir: Path | None, console: Console | None = None) -> None:
@@ -34,15 +36,16 @@ def print_help(root: str, overrides: Sequence[str], config_dir: Path | None, con
         console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
     say(f"usage: python train_{root}.py [KEY=VALUE]... [GROUP=OPTION]...   or: mae {root} ...\n", "bold")
-    say("\n".join(examples(root)))
-    say(f"\n{NOTES}")
+    print_columns(console, [(cells, None) for cells in examples(root)])
+    say("")
+    print_columns(console, [(cells, None) for cells in NOTES.items()])
     groups = Groups(folders(config_dir))
-    for group in groups_of(root, groups):
+    for group in (name for name in groups.names if name not in OTHER_STAGE[root]):
         lines = {option: first_sentence(path) for option, path in groups.files(group).items()}
         if group == "experiment":
             start = f"python train_{root}.py experiment="
             lines = {
-                option: line.removeprefix(f"{start}{option}").strip()
+                option: "; ".join(re.split(" {2,}", line.removeprefix(f"{start}{option}").strip()))
                 for option, line in lines.items()
                 if line.startswith(start)
             }
@@ -50,27 +53,20 @@ def print_help(root: str, overrides: Sequence[str], config_dir: Path | None, con
         print_columns(console, [(cells, None) for cells in lines.items()])
     given = f" with {' '.join(overrides)}" if overrides else ""
     say(f"\nEvery key{given}, as it is without an override, and what it may be:", "bold")
-    keys = list(keys_of(config))
-    print_columns(console, [((f"{key.name}={shown(key.value)}", meaning(key)), None) for key in keys])
+    print_columns(console, [((f"{key.name}={shown(key.value)}", meaning(key)), None) for key in keys_of(config)])
 
 
 def meaning(key: Key) -> str:
     """Return what a key means, what it may be, and what fills its null."""
     filled = f"; null: chosen by {key.filled_by}" if key.filled_by else ""
-    return f"{key.help} [{key.kind}{filled}]".lstrip()
+    return f"{key.help} [{key.kind.removesuffix(' or null') if filled else key.kind}{filled}]"
 
 
-def examples(root: str) -> list[str]:
-    """Return the commands that the root's file opens with."""
+def examples(root: str) -> list[tuple[str, str]]:
+    """Return the commands that the root's file opens with, and what each does."""
     lines = (config_folder() / f"{root}.yaml").read_text(encoding="utf-8").splitlines()
-    return [line.removeprefix("# ") for line in lines if line.startswith("# python ")]
-
-
-def groups_of(root: str, groups: Groups) -> list[str]:
-    """Return the groups of a root."""
-    second = {"protocol", "task", "augmentation"}
-    first = {"masking", "decoder", "objective"}
-    return [name for name in groups.names if name not in (second if root == "pretrain" else first)]
+    cut = (re.split(" {2,}", line.removeprefix("# "), maxsplit=1) for line in lines if line.startswith("# python "))
+    return [(command, "".join(rest)) for command, *rest in cut]
 
 
 def first_sentence(path: Path) -> str:

@@ -10,16 +10,13 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from mae.components.arguments import MISSING
-from mae.config.class_options import FILLED, component_arguments
+from mae.config.class_options import FILLED, component_arguments, component_names
 from mae.config.schema.components import TARGET, Component
 from mae.config.schema.fields import Group, chosen_by
 
 WORDS = {int: "whole number", float: "number", bool: "true, false", str: "text", type(None): "null"}
 BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-PARTS = {
-    "name": "of the class",
-    TARGET: "a class of your own, package.module.Class, in place of a name",
-}
+OWN_CLASS = "a class of your own, package.module.Class, in place of a name"
 
 
 @dataclass(frozen=True)
@@ -55,14 +52,15 @@ def keys_of(config: Group, prefix: str = "") -> Iterator[Key]:
 
 def kind_of(field: FieldInfo) -> str:
     """Return the type of a key in words, such as ``whole number >= 1``."""
-    bounds = "".join(
-        f" {sign} {getattr(part, name):g}"
+    bounds = " and ".join(
+        f"{sign} {getattr(part, name):g}"
         for part in field.metadata
         for name, sign in BOUNDS.items()
         if getattr(part, name, None) is not None
     )
     words = in_words(field.annotation)
-    return f"{words}{bounds}"
+    plain = words.removesuffix(" or null")
+    return f"{plain} {bounds}{words.removeprefix(plain)}" if bounds else words
 
 
 def in_words(annotation: Any) -> str:
@@ -87,9 +85,10 @@ def in_words(annotation: Any) -> str:
 
 def _component_keys(group: str, part: Component) -> Iterator[Key]:
     if part.class_path is None or part.name is not None:
-        yield Key(f"{group}.name", part.name, "text", _name_help(group), FILLED.get(group))
+        filled = FILLED[group] if group == "model" else None
+        yield Key(f"{group}.name", part.name, "text", f"the class: {component_names(group)}", filled)
     if part.class_path is not None:
-        yield Key(f"{group}.{TARGET}", part.class_path, "text", PARTS[TARGET], None)
+        yield Key(f"{group}.{TARGET}", part.class_path, "text", OWN_CLASS, None)
     known = {argument.name: argument for argument in component_arguments(group, part.name, part.class_path)}
     for name in [*part.options, *(name for name in known if name not in part.options)]:
         argument = known.get(name)
@@ -98,14 +97,6 @@ def _component_keys(group: str, part: Component) -> Iterator[Key]:
             f"{group}.{name}",
             part.options.get(name, default),
             in_words(argument.annotation) if argument else "anything",
-            argument.help.replace("``", "") if argument else "",
+            argument.help.replace("``", "").replace("None ", "null ").removesuffix(".") if argument else "",
             FILLED.get(group) if name in part.options and part.options[name] is None else None,
         )
-
-
-def _name_help(group: str) -> str:
-    if group != "model":
-        return PARTS["name"]
-    from mae.models.backbones.create_backbone import BACKBONES  # timm is not needed by those who only read a config
-
-    return f"any ViT or convolutional network of timm, or {', '.join(BACKBONES)}"

@@ -48,6 +48,13 @@ def test_errors_are_one_line_and_status_two(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_options_of_the_script_alone_are_said_to_be_so() -> None:
+    for given in (["-m", "seed=0,1"], ["--cfg", "job"], ["--bogus"]):
+        done = CliRunner().invoke(app, ["pretrain", *given])
+        assert done.exit_code == 2 and done.stdout == ""
+        assert done.stderr.startswith(f"error: mae pretrain knows no {given[0]}: ") and done.stderr.count("\n") == 1
+
+
 def test_help_shows_every_key_and_explain_who_chose_it(tmp_path: Path) -> None:
     for command, key in (("pretrain", "masking.ratio"), ("finetune", "protocol.sweep")):
         shown = CliRunner().invoke(app, [command, "--help"])

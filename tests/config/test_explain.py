@@ -90,6 +90,25 @@ def test_the_script_explains_and_runs_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_without_a_folder_of_its_own_ends_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[object] = []
+    monkeypatch.setattr("mae.cli.script.run_job", ran.append)
+    monkeypatch.setattr(sys, "argv", ["train_pretrain.py", "epochs=1", *ENCODER, *QUIET])
+    script("pretrain")()
+    assert len(ran) == 1
+
+
+def test_options_that_do_not_exist_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for given in ("--bogus", "--config-dir"):
+        monkeypatch.setattr(sys, "argv", ["train_pretrain.py", given])
+        with pytest.raises(SystemExit) as ended:
+            script("pretrain")()
+        error = capsys.readouterr().err
+        assert ended.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1 and given in error
+
+
 @pytest.mark.parametrize("root", ROOTS)
 def test_help_shows_examples_groups_with_their_options_and_every_key(root: str) -> None:
     file = io.StringIO()

@@ -12,6 +12,7 @@ Side = Annotated[int, Field(ge=1)]
 ImageSize = Side | Annotated[list[Side], Field(min_length=2, max_length=2)]
 """A side, or [height, width], in pixels."""
 IMAGES, CHECKPOINT = "a look at the images", "the checkpoint, or a look at the images"
+MEASURED = "the checkpoint, or a measurement of up to 1,024 training images"
 
 
 class Data(Group):
@@ -33,10 +34,8 @@ class Data(Group):
         most=1,
     )
     flip: Chosen[bool] = key("mirror half of the training images", chosen_by=IMAGES)
-    mean: Chosen[list[float]] = key(
-        "per channel, of pixels in [0, 1]", chosen_by="the checkpoint, or up to 1,024 training images"
-    )
-    std: Chosen[list[float]] = key("per channel, as mean", chosen_by="the checkpoint, or up to 1,024 training images")
+    mean: Chosen[list[float]] = key("per channel, of pixels in [0, 1]", chosen_by=MEASURED)
+    std: Chosen[list[Annotated[float, Field(gt=0)]]] = key("per channel, as mean", chosen_by=MEASURED)
     repeats: int = key(
         "crops of a training image, decoded once; an epoch has that many times the steps",
         least=1,
