@@ -14,7 +14,7 @@ from mae.downstream.tasks.task import Scored, Task
 from mae.models.cost import parameters
 from mae.report.page import Figure
 from mae.run.folder import RunFolder
-from mae.run.run import Run
+from mae.run.run import Outcome, Run
 from mae.run.setting import Setting
 from mae.training.callbacks.checkpointing import StoppedError
 from mae.training.callbacks.divergence import DivergedError
@@ -65,11 +65,15 @@ class DownstreamRun(Run):
             **self.training_results,
             **baselines,
         }
-        missing = self._missing_baselines(baselines)
-        if missing:
-            self.report(results, scored)  # an interrupt in what follows loses nothing
-            results |= self.measure_baselines(missing)
-        return self.report(results, scored)
+        outcome = self.report(results, scored)
+        try:  # an interrupt in what follows loses nothing
+            missing = self._missing_baselines(baselines)
+            if missing:
+                outcome = self.report(results | self.measure_baselines(missing), scored)
+        finally:
+            if outcome is not None:
+                self.tell(self.module.model.encoder, outcome)
+        return outcome.results if outcome is not None else {}
 
     def train(self) -> None:
         """Train, and leave in ``module`` what is to be scored, with its weights in ``best.ckpt``.
@@ -93,17 +97,17 @@ class DownstreamRun(Run):
         """Figures on the training itself, beside the curves."""
         return ()
 
-    def report(self, results: Mapping[str, Any], scored: Scored | None) -> Mapping[str, Any]:
-        """Write the encoder, results.json and report.html with what is known so far, by the first process; return the results."""
+    def report(self, results: Mapping[str, Any], scored: Scored | None) -> Outcome | None:
+        """Write the encoder, results.json and report.html with what is known so far; None on all processes but the first."""
         if scored is None:
-            return {}
-        return self.finish(
-            self.module.model.encoder,
+            return None
+        outcome = Outcome(
             results,
             self.task.verdicts(results, scored),
             tables=[self.task.compare(results, scored, self.pretrained), *scored.tables],
             figures=[*scored.figures, *self.training_figures],
         )
+        return self.write(self.module.model.encoder, outcome)
 
     def measure_baselines(self, missing: Sequence[str]) -> dict[str, Any]:
         """Return the figures of baselines: ``pixels``, without a network, and ``random``, from random weights.
@@ -114,6 +118,7 @@ class DownstreamRun(Run):
         task, found = self.task, dict[str, Any]()
         if "pixels" in missing:
             self.say(f"measuring a baseline: {task.without_network}", style="dim")
+            self.return_to_device()
             found |= task.measure_without_network(self.module, self.data)
         if "random" in missing:
             self.say("measuring a baseline: random weights", style="dim")

@@ -11,20 +11,20 @@ import lightning as L
 
 from mae.checkpoints.load import encoder_from
 from mae.checkpoints.read import read_checkpoint, read_header
-from mae.config.choosing.images import choose_loading
 from mae.config.reading import read_config
 from mae.config.schema.roots import FinetuneConfig
 from mae.data.datamodule import ImageData
-from mae.data.inspection import inspect_images
-from mae.downstream.starting_weights import NOT_GIVEN, follow_checkpoint
+from mae.downstream.labelled_data import choose_by_data
+from mae.downstream.starting_weights import NOT_GIVEN
 from mae.downstream.tasks.registry import create_task
 from mae.downstream.tasks.task import Task
 from mae.run.builders import build_evaluator
 from mae.run.folder import RunFolder, shared_with_children
-from mae.run.run import write_run
+from mae.run.run import Outcome, say_outcome, show_start, write_outcome
 from mae.run.setting import Setting, image_size, open_setting
+from mae.training.devices import prepare_model
 from mae.training.downstream import DownstreamModule
-from mae.training.summary import model_rows, show_summary
+from mae.training.summary import model_rows
 
 
 def prepare_evaluation(config: FinetuneConfig, overrides: Sequence[str] = ()) -> Evaluation:
@@ -54,23 +54,22 @@ def prepare_evaluation(config: FinetuneConfig, overrides: Sequence[str] = ()) ->
     config, task, classes = setting.config, create_task(setting.config), tuple(trained["classes"])
     checkpoint = read_checkpoint(path)
     labelled = task.open_to_score(setting, classes)
-    look = inspect_images(labelled.splits.train)
-    follow_checkpoint(setting.choices, checkpoint)
+    look = choose_by_data(setting, labelled, checkpoint)
     encoder, _ = encoder_from(checkpoint, image_size=image_size(config))
-    choose_loading(setting.choices, look, setting.machine, setting.devices)
     together = min(task.evaluation_batch, look.count) // setting.shares * setting.shares
     setting.choices.fill("batch_size", max(setting.shares, together), "no training")
     data = task.build_data(setting, labelled.splits, encoder)
-    module = task.build_module(task.build_model(encoder, len(classes)), classes)
+    model = task.build_model(encoder, len(classes))
+    prepare_model(model, accelerator=config.trainer.accelerator, compile=config.trainer.compile)
+    module = task.build_module(model, classes)
     trainer = build_evaluator(setting)
     split, source = data.scored
-    if trainer.is_global_zero and not setting.quiet:
-        rows = [
-            ("data", f"{len(source):,} images of the {split} split, {labelled.described}"),
-            ("weights", str(path)),
-            *model_rows(encoder, module.model),
-        ]
-        show_summary(setting.console, f"Evaluation in {setting.folder.path}", rows, ())
+    rows = [
+        ("data", f"{len(source):,} images of the {split} split, {labelled.described}"),
+        ("weights", str(path)),
+        *model_rows(encoder, model),
+    ]
+    show_start(setting, trainer, "Evaluation", rows)
     return Evaluation(setting, task, data, module, trainer, path)
 
 
@@ -158,5 +157,7 @@ class Evaluation:
         if scored is None:
             return {}
         results = {"stage": "evaluate", **self.task.named, **scored.results}
-        write_run(self.setting, results, [scored.sentence], tables=scored.tables, figures=scored.figures)
+        outcome = Outcome(results, [scored.sentence], scored.tables, scored.figures)
+        write_outcome(self.setting, outcome)
+        say_outcome(self.setting, outcome)
         return results

@@ -13,8 +13,6 @@ from torch import Tensor
 from mae.config.schema.protocols import Features
 from mae.config.schema.roots import FinetuneConfig
 from mae.data.datamodule import ImageData
-from mae.data.source import Source
-from mae.data.statistics import pixel_tensors
 from mae.downstream.frozen_tables import (
     PIXELS,
     PRETRAINED,
@@ -25,16 +23,17 @@ from mae.downstream.frozen_tables import (
     verdicts,
     write_few_shot,
 )
-from mae.downstream.labelled_data import choose_by_data, require_one_device
+from mae.downstream.labelled_data import choose_by_data, extract_split, require_one_device
 from mae.downstream.starting_weights import build_encoder, model_of, read_starting_checkpoint
 from mae.downstream.tasks.registry import create_task
-from mae.evaluation.frozen.features import extract_features, frozen, raw_pixels
+from mae.evaluation.frozen.features import frozen, raw_pixels
 from mae.evaluation.frozen.summary import MOST_OTHERS, MOST_TRAIN, FrozenScores, measure_frozen
 from mae.models.backbones.backbone import Backbone
 from mae.run.builders import build_data, build_evaluator
-from mae.run.run import write_run
+from mae.run.run import Outcome, say_outcome, show_start, write_outcome
 from mae.run.setting import Setting, open_setting
-from mae.training.summary import model_rows, show_summary
+from mae.training.devices import prepare_model
+from mae.training.summary import model_rows
 
 
 def prepare_features(config: FinetuneConfig, overrides: Sequence[str] = ()) -> FrozenFeatures:
@@ -51,7 +50,6 @@ def prepare_features(config: FinetuneConfig, overrides: Sequence[str] = ()) -> F
     assert isinstance(protocol, Features)
     checkpoint = read_starting_checkpoint(config)
     labelled = create_task(config).open(setting)
-    splits = labelled.splits
     look = choose_by_data(setting, labelled, checkpoint)
     setting.choices.fill("batch_size", min(256, look.count), "no training")
     encoder, report = build_encoder(config, checkpoint)
@@ -60,18 +58,19 @@ def prepare_features(config: FinetuneConfig, overrides: Sequence[str] = ()) -> F
         encoders[PRETRAINED] = encoder
         config = config.model_copy(update={"model": model_of(encoder)})
     encoders[RANDOM] = build_encoder(config, None)[0]
+    for one in encoders.values():
+        prepare_model(one, accelerator=config.trainer.accelerator, compile=config.trainer.compile)
     features = {name: frozen(one.eval(), protocol.pool) for name, one in encoders.items()}
-    data = build_data(setting, splits, encoder)
-    if not setting.quiet:
-        split, source = data.scored
-        scored = f"scored on {len(source):,} images of the {split} split"
-        rows = [
-            ("data", f"{look}, {labelled.described}; {scored}"),
-            ("weights", str(report) if report else "random"),
-            *model_rows(encoder, encoder),
-        ]
-        show_summary(setting.console, f"Frozen features in {setting.folder.path}", rows, setting.choices.made)
-    return FrozenFeatures(setting, data, encoders, {**features, PIXELS: raw_pixels}, protocol.draws)
+    data = build_data(setting, labelled.splits, encoder)
+    trainer = build_evaluator(setting)
+    split, source = data.scored
+    rows = [
+        ("data", f"{look}, {labelled.described}; scored on {len(source):,} images of the {split} split"),
+        ("weights", str(report) if report else "random"),
+        *model_rows(encoder, encoder),
+    ]
+    show_start(setting, trainer, "Frozen features", rows)
+    return FrozenFeatures(setting, data, trainer, encoders, {**features, PIXELS: raw_pixels}, protocol.draws)
 
 
 @dataclass
@@ -81,6 +80,7 @@ class FrozenFeatures:
     Attributes:
         setting: Config, folder and machine.
         data: Training images vote and are fitted, validation chooses, the ``scored`` split is scored.
+        trainer: Knows the device and the precision.
         encoders: By name.
         features: What turns standardised images into features, by name; raw pixels among them.
         draws: Of the labels, for each point of the few-shot curves.
@@ -88,6 +88,7 @@ class FrozenFeatures:
 
     setting: Setting[FinetuneConfig]
     data: ImageData
+    trainer: L.Trainer
     encoders: Mapping[str, Backbone]
     features: Mapping[str, Callable[[Tensor], Tensor]]
     draws: int
@@ -96,18 +97,21 @@ class FrozenFeatures:
         """Measure all of them alike; write results.json, few_shot.csv and report.html; return the results."""
         setting, splits = self.setting, self.data.splits
         setting.folder.start(setting.config.plain())
-        trainer = build_evaluator(setting)
         for encoder in self.encoders.values():
-            encoder.to(trainer.strategy.root_device)
+            encoder.to(self.trainer.strategy.root_device)
         split, scored = self.data.scored
         scores, labelled, images = dict[str, FrozenScores](), np.empty(0), 0
         for name, features in self.features.items():
             setting.say(f"{name}: features", style="dim")
             train, val = (
-                self._extract(trainer, source, most, features)
+                extract_split(setting, self.data, self.trainer, source, features, most)
                 for source, most in ((splits.train, MOST_TRAIN), (splits.val, MOST_OTHERS))
             )
-            last = val if scored is splits.val else self._extract(trainer, scored, MOST_OTHERS, features)
+            last = (
+                val
+                if scored is splits.val
+                else extract_split(setting, self.data, self.trainer, scored, features, MOST_OTHERS)
+            )
             labelled, images = train[1].numpy(), len(last[1])
             scores[name] = measure_frozen(
                 train,
@@ -124,20 +128,12 @@ class FrozenFeatures:
         for name, prefix in ((RANDOM, "random"), (PIXELS, "pixels")):
             results |= {f"{prefix}_{key}": value for key, value in scores[name].results().items() if name != ours}
         write_few_shot(setting.folder.path / "few_shot.csv", scores)
-        write_run(
-            setting,
+        outcome = Outcome(
             results,
             verdicts(scores, split),
             tables=[result_table(scores, split, images), few_shot_table(scores)],
             figures=[few_shot_figure(scores, labelled, splits.train.classes)],
         )
+        write_outcome(setting, outcome)
+        say_outcome(setting, outcome)
         return results
-
-    def _extract(
-        self, trainer: L.Trainer, source: Source, most: int, features: Callable[[Tensor], Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Return features (N, D) and labels (N,) of up to ``most`` images, in the precision of the run."""
-        options, device = self.setting.config.data, trainer.strategy.root_device
-        mean, std = (values.to(device) for values in pixel_tensors(options.mean, options.std))
-        with trainer.precision_plugin.forward_context():
-            return extract_features(self.data.evaluation_loader(source, most=most), features, mean, std)

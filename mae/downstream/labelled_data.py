@@ -1,17 +1,25 @@
-"""The labelled data of a second stage, and what the run takes from a look at them."""
+"""The labelled data of a second stage, what the run takes from a look at them, and their features."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+import lightning as L
+from torch import Tensor
 
 from mae.checkpoints.format import Checkpoint
 from mae.config.choosing.images import choose_loading
 from mae.config.choosing.model import choose_images_and_model
 from mae.config.composing import load_preset
 from mae.config.schema.roots import FinetuneConfig
+from mae.data.datamodule import ImageData
 from mae.data.inspection import Inspection, inspect_images
+from mae.data.source import Source
 from mae.data.splits import Splits
+from mae.data.statistics import pixel_tensors
 from mae.downstream.starting_weights import follow_checkpoint
+from mae.evaluation.frozen.features import extract_features
 from mae.run.setting import Setting
 
 
@@ -43,6 +51,30 @@ def choose_by_data(setting: Setting[FinetuneConfig], labelled: Labelled, checkpo
         choose_images_and_model(setting.choices, look, setting.machine, load_preset)
     choose_loading(setting.choices, look, setting.machine, setting.devices)
     return look
+
+
+def extract_split(
+    setting: Setting[FinetuneConfig],
+    data: ImageData,
+    trainer: L.Trainer,
+    source: Source,
+    features: Callable[[Tensor], Tensor],
+    most: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return features (N, ...) and labels (N,) of a split on the CPU, computed where and as precisely as the run computes.
+
+    Args:
+        setting: Of the run, whose pixel statistics are known.
+        data: Batches, each image once, centre-cropped.
+        trainer: Knows the device and the precision.
+        source: The split.
+        features: Standardised images (B, C, H, W) to (B, ...); what it computes with is on the trainer's device.
+        most: Images, evenly spread; None takes all.
+    """
+    options, device = setting.config.data, trainer.strategy.root_device
+    mean, std = (values.to(device) for values in pixel_tensors(options.mean, options.std))
+    with trainer.precision_plugin.forward_context():
+        return extract_features(data.evaluation_loader(source, most=most), features, mean, std)
 
 
 def describe_splits(train: str, splits: Splits) -> str:

@@ -12,9 +12,9 @@ from rich.progress import Progress
 from mae.config.schema.protocols import LinearProbe
 from mae.data.source import Source
 from mae.downstream.downstream_run import DownstreamRun
+from mae.downstream.labelled_data import extract_split
 from mae.downstream.sweep import Sweep, log_curve, protocol_of
 from mae.downstream.tasks.classifiers import build_classifier
-from mae.evaluation.frozen.features import extract_features
 from mae.evaluation.probe_sweep import Candidate, Pooled, Probe
 from mae.models.classifier import Classifier
 from mae.report.page import Figure
@@ -82,10 +82,8 @@ class SweepRun(DownstreamRun):
 
     def _features(self, source: Source, device: torch.device) -> Pooled:
         """Extract features (N, D) by pooling, each image once, centre-cropped."""
-        module = self.module.to(device)
-        pooled, images = self.sweep.features(module.model.encoder), self.data.evaluation_loader(source)
-        with self.trainer.precision_plugin.forward_context():
-            features, labels = extract_features(images, pooled, module.mean, module.std)
+        pooled = self.sweep.features(self.module.to(device).model.encoder)
+        features, labels = extract_split(self.setting, self.data, self.trainer, source, pooled)
         return self.sweep.by_pooling(features, labels, device)
 
     @property

@@ -17,8 +17,9 @@ from mae.downstream.sweep import Sweep, candidates_of
 from mae.downstream.sweep_run import SweepRun
 from mae.downstream.tasks.registry import create_task
 from mae.run.builders import build_optimization
-from mae.run.run import Run
+from mae.run.run import Run, show_start
 from mae.run.setting import Setting, open_setting
+from mae.training.devices import prepare_model
 from mae.training.summary import Rows, model_rows, optimization_rows
 
 
@@ -41,22 +42,23 @@ def prepare_training(config: FinetuneConfig, overrides: Sequence[str] = ()) -> D
     check_classes(setting, labelled.classes)
 
     encoder, report = build_encoder(config, checkpoint)
-    if config.trainer.grad_checkpointing:
-        encoder.set_grad_checkpointing()
     task.check_batches(setting, encoder, look.count)
     model = task.build_model(encoder, len(labelled.classes))
+    options = config.trainer
+    prepare_model(
+        model,
+        accelerator=options.accelerator,
+        compile=options.compile,
+        grad_checkpointing=options.grad_checkpointing,
+    )
     data = task.build_data(setting, labelled.splits, encoder)
     decay = config.protocol.layer_decay if isinstance(config.protocol, Tuning) else 1.0
     optimization = build_optimization(setting, encoder, data.steps_per_epoch, decay)
     module = task.build_module(model, labelled.classes, optimization)
     sweep = Sweep(candidates_of(config, encoder), optimization) if _sweeps(config.protocol) else None
-    if config.trainer.compile:
-        model.compile()
     averaging = _averaging(config.protocol)
     trainer, progress = Run.build_trainer(setting, optimization.total_steps, task.monitored, "max", averaging)
 
-    parts = setting, data, module, trainer, progress, task, averaging, checkpoint is not None, prepare_training
-    job = DownstreamRun(*parts) if sweep is None else SweepRun(*parts, sweep)
     start = "random, and frozen: a baseline" if config.protocol.probes else "random"
     rows: Rows = [
         ("data", describe_splits(f"{look}, {labelled.described}", labelled.splits)),
@@ -68,8 +70,9 @@ def prepare_training(config: FinetuneConfig, overrides: Sequence[str] = ()) -> D
     ]
     if sweep is not None:
         rows.append(("sweep", f"{len(sweep.candidates)} probes side by side, on features extracted once"))
-    job.show_summary(config.protocol.name, rows)
-    return job
+    show_start(setting, trainer, config.protocol.name, rows)
+    parts = setting, data, module, trainer, progress, task, averaging, checkpoint is not None, prepare_training
+    return DownstreamRun(*parts) if sweep is None else SweepRun(*parts, sweep)
 
 
 def _sweeps(protocol: Protocol) -> bool:

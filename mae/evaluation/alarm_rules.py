@@ -19,6 +19,7 @@ ABOUT_EQUAL = 0.01
 STEPS_TIMED, SECONDS_TIMED = 100, 20.0
 """A share of the time is believed after so many steps and seconds: worker processes start slowly."""
 NOT_A_NUMBER = "The loss is not a number"
+DIVERGED_REMEDY = "Lower optim.base_lr, or set optim.clip_norm=1."
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,7 @@ class Moment:
 
 def not_a_number(step: int) -> str:
     """Say that training diverged; the run ends with it."""
-    return (
-        f"{NOT_A_NUMBER} after step {step:,}: training diverged and was stopped. Lower optim.base_lr, or set "
-        f"optim.clip_norm=1."
-    )
+    return f"{NOT_A_NUMBER} after step {step:,}: training diverged and was stopped. {DIVERGED_REMEDY}"
 
 
 def learns_nothing(loss: float, trivial: Trivial, now: Moment) -> str | None:

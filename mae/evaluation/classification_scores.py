@@ -53,13 +53,18 @@ def measure_classification(logits: Tensor, labels: Tensor, classes: Sequence[str
     confusion = multiclass_confusion_matrix(predicted, labels, K)
     counts, right = confusion.sum(dim=1).tolist(), confusion.diagonal().tolist()
     return ClassificationScores(
-        top1=sum(right) / len(labels),
+        top1=share_right(predicted, labels),
         top5=float((logits.topk(TOP).indices == labels[:, None]).any(dim=1).double().mean()) if K > TOP else None,
         per_class={name: r / n if n else None for name, r, n in zip(classes, right, counts, strict=True)},
         confusion=confusion,
         calibration_error=calibration_error(logits.softmax(dim=1).amax(dim=1), predicted == labels),
         log_loss=float(F.cross_entropy(logits, labels)),
     )
+
+
+def share_right(predicted: Tensor, labels: Tensor) -> float:
+    """Return the accuracy of predicted classes (N,): the share that equals the labels (N,)."""
+    return int((predicted == labels).sum()) / len(labels)
 
 
 def calibration_error(confidence: Tensor, right: Tensor) -> float:

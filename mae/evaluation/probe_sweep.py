@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from mae.evaluation.classification_scores import share_right
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -109,9 +111,8 @@ def train_probes(
 def _validate(probe: Probe, epoch: int, val: Pooled) -> None:
     features, labels = val
     probe.head.eval()
-    predicted = probe.head(features[probe.candidate.pool]).argmax(dim=1)
+    top1 = share_right(probe.head(features[probe.candidate.pool]).argmax(dim=1), labels)
     probe.head.train()
-    top1 = float((predicted == labels).float().mean())
     if not probe.curve or top1 > probe.top1:
         probe.best = copy.deepcopy(probe.head.state_dict())
     probe.curve[epoch] = top1

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from mae.evaluation.alarm_rules import ABOUT_EQUAL, NEAR, NOT_A_NUMBER
+from mae.evaluation.alarm_rules import ABOUT_EQUAL, DIVERGED_REMEDY, NEAR, NOT_A_NUMBER
 from mae.objectives.objective import Objective
 
 
@@ -30,7 +30,7 @@ def pretraining_verdicts(results: Mapping[str, Any], objective: Objective) -> li
     return [*sentences, *(f"While training: {alarm}" for alarm in alarms)]
 
 
-_DIVERGED = f"{NOT_A_NUMBER}: training diverged. Lower optim.base_lr, or set optim.clip_norm=1."
+_DIVERGED = f"{NOT_A_NUMBER}: training diverged. {DIVERGED_REMEDY}"
 
 
 def _on_loss(results: Mapping[str, Any], objective: Objective) -> list[str]:

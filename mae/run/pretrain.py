@@ -18,7 +18,7 @@ from mae.evaluation.verdict import pretraining_verdicts
 from mae.models.cost import parameters
 from mae.run.builders import build_data, build_optimization
 from mae.run.pretrain_parts import Observers, build_model, build_observers, build_sampler, check_backbone
-from mae.run.run import Run
+from mae.run.run import Outcome, Run, show_start
 from mae.run.setting import open_setting
 from mae.training.devices import prepare_model
 from mae.training.pretraining import PretrainingModule
@@ -62,8 +62,9 @@ def prepare(config: PretrainConfig, overrides: Sequence[str] = ()) -> Pretrainin
     observers = build_observers(setting, data, model, sampler, optimization)
     trainer, progress = Run.build_trainer(setting, optimization.total_steps, "val_loss", "min", observers.callbacks)
 
-    job = Pretraining(setting, data, module, trainer, progress, observers)
-    job.show_summary(
+    show_start(
+        setting,
+        trainer,
         "Pretraining",
         [
             ("data", f"{look}; validation: {len(splits.val):,}, {splits.origin}"),
@@ -72,7 +73,7 @@ def prepare(config: PretrainConfig, overrides: Sequence[str] = ()) -> Pretrainin
             *optimization_rows(optimization, model, config.optim.base_lr, config.batch_size, setting.micro_batch),
         ],
     )
-    return job
+    return Pretraining(setting, data, module, trainer, progress, observers)
 
 
 @dataclass
@@ -116,7 +117,10 @@ class Pretraining(Run):
             "alarms": [*observers.alarms.sentences, *([diverged] if diverged else [])],
         }
         objective = model.objective
-        return self.finish(model.encoder, results, pretraining_verdicts(results, objective), caption=objective.caption)
+        found = Outcome(results, pretraining_verdicts(results, objective), caption=objective.caption)
+        written = self.write(model.encoder, found)
+        self.tell(model.encoder, written)
+        return written.results
 
     def _measured(self) -> dict[str, float]:
         """Return the figures of the trained encoder, of the same one before training, and of raw pixels."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -28,27 +28,55 @@ from mae.training.summary import Rows, show_summary
 from mae.training.trainer import create_trainer
 
 
-def write_run(
-    setting: Setting[Any],
-    results: Mapping[str, Any],
-    verdicts: Sequence[str],
-    *,
-    tables: Sequence[Table] = (),
-    figures: Sequence[Figure] = (),
-    caption: str = "",
-) -> None:
-    """Write results.json and report.html, and say what they hold."""
-    setting.folder.write_json("results.json", results)
-    report = write_run_report(
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run.
+
+    Attributes:
+        results: Final numbers by plain names.
+        verdicts: What they mean, in sentences.
+        tables: For the report.
+        figures: For the report, beside the curves.
+        caption: Of the reconstructions, where there are some.
+    """
+
+    results: Mapping[str, Any]
+    verdicts: Sequence[str]
+    tables: Sequence[Table] = ()
+    figures: Sequence[Figure] = ()
+    caption: str = ""
+
+
+def write_outcome(setting: Setting[Any], outcome: Outcome) -> None:
+    """Write results.json and report.html."""
+    setting.folder.write_json("results.json", outcome.results)
+    write_run_report(
         setting.folder.path,
-        results,
-        verdicts,
+        outcome.results,
+        outcome.verdicts,
         [str(choice) for choice in setting.choices.made],
-        tables=tables,
-        figures=figures,
-        **report_content(setting.folder.path, setting.config, caption),
+        tables=outcome.tables,
+        figures=outcome.figures,
+        **report_content(setting.folder.path, setting.config, outcome.caption),
     )
-    setting.say(*verdicts, f"report   {report}")
+
+
+def say_outcome(setting: Setting[Any], outcome: Outcome) -> None:
+    """Say what came of a run, and where it is written."""
+    setting.say(*outcome.verdicts, f"report   {setting.folder.path / 'report.html'}")
+
+
+def show_start(setting: Setting[Any], trainer: L.Trainer, title: str, rows: Rows) -> None:
+    """Print what will run, and what was chosen; the first process does."""
+    kind = type(trainer.accelerator).__name__.removesuffix("Accelerator")
+    rows = [*rows, ("device", f"{trainer.world_size} x {kind}, {setting.config.trainer.precision}")]
+    if setting.config.resume:
+        step = setting.folder.resume_step()
+        rows.append(
+            ("resume", "there is nothing to resume: starts anew" if step is None else f"goes on from step {step:,}")
+        )
+    if trainer.is_global_zero and not setting.quiet:
+        show_summary(setting.console, f"{title} in {setting.folder.path}", rows, setting.choices.made)
 
 
 @dataclass
@@ -89,7 +117,7 @@ class Run:
             monitor=monitor,
             mode=mode,
             loggers=build_loggers(setting),
-            callbacks=[progress, *callbacks, Divergence(partial(progress.say, style="bold yellow"))],
+            callbacks=[progress, *callbacks, Divergence()],
             say=partial(progress.say, style="bold"),
             limit_steps=debug.steps,
             profiler=SimpleProfiler() if debug.profiler else None,
@@ -102,19 +130,6 @@ class Run:
         callbacks: list[L.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         (found,) = (callback for callback in callbacks if isinstance(callback, Divergence))
         return found
-
-    def show_summary(self, title: str, rows: Rows) -> None:
-        """Print what will run, and what was chosen."""
-        setting = self.setting
-        kind = type(self.trainer.accelerator).__name__.removesuffix("Accelerator")
-        rows = [*rows, ("device", f"{self.trainer.world_size} x {kind}, {setting.config.trainer.precision}")]
-        if setting.config.resume:
-            step = setting.folder.resume_step()
-            rows.append(
-                ("resume", "there is nothing to resume: starts anew" if step is None else f"goes on from step {step:,}")
-            )
-        if self.trainer.is_global_zero and not setting.quiet:
-            show_summary(setting.console, f"{title} in {setting.folder.path}", rows, setting.choices.made)
 
     def fit(self) -> None:
         """Train, from the last checkpoint where the run goes on, and keep the end as ``last.ckpt``.
@@ -145,22 +160,14 @@ class Run:
         path.write_text(self.trainer.profiler.summary(), encoding="utf-8")  # type: ignore[attr-defined]
         self.say(f"profile  {path}")
 
-    def finish(
-        self,
-        encoder: Backbone,
-        results: Mapping[str, Any],
-        verdicts: Sequence[str],
-        *,
-        tables: Sequence[Table] = (),
-        figures: Sequence[Figure] = (),
-        caption: str = "",
-    ) -> Mapping[str, Any]:
-        """Write the encoder, if its weights are numbers, results.json and report.html; return the results.
+    def write(self, encoder: Backbone, outcome: Outcome) -> Outcome:
+        """Write the encoder, if its weights are numbers, results.json and report.html.
 
-        ``caption`` is of the reconstructions, where there are some.
+        Returns:
+            The outcome with what every run has to tell: its speed, and the images that it could not read.
         """
-        folder, clock = self.setting.folder, self.progress.clock
-        results = {**folder.earlier_results(), **results}
+        folder, clock, verdicts = self.setting.folder, self.progress.clock, outcome.verdicts
+        results = {**folder.earlier_results(), **outcome.results}
         if clock.images:  # a resume of a finished run trains nothing, and keeps what was measured
             results["images_per_second"] = clock.images_per_second
             results["waiting_share"] = clock.waiting_share
@@ -169,13 +176,17 @@ class Run:
         results["unreadable_images"] = count = unreadable.count()
         if count:
             verdicts = [*verdicts, f"{count:,} images cannot be read, listed in {unreadable.path}."]
-        keeps = has_finite_weights(encoder)
-        if keeps:
+        if has_finite_weights(encoder):
             save(encoder, folder.path / "encoder")
-        write_run(self.setting, results, verdicts, tables=tables, figures=figures, caption=caption)
-        if keeps:
-            self.say(f"encoder  {folder.path / 'encoder'}")
-        return results
+        outcome = replace(outcome, results=results, verdicts=verdicts)
+        write_outcome(self.setting, outcome)
+        return outcome
+
+    def tell(self, encoder: Backbone, outcome: Outcome) -> None:
+        """Say what came of the run, and where it is written."""
+        say_outcome(self.setting, outcome)
+        if has_finite_weights(encoder):
+            self.say(f"encoder  {self.setting.folder.path / 'encoder'}")
 
     def say(self, *lines: str, style: str | None = None) -> None:
         """Print lines, unless the run is quiet."""

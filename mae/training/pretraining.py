@@ -12,7 +12,7 @@ from torchmetrics import MeanMetric
 
 from mae.checkpoints.format import describe
 from mae.data.loading.batches import Batch
-from mae.data.statistics import standardize
+from mae.data.statistics import pixel_tensors, standardize
 from mae.masking.plan import MaskPlan
 from mae.masking.samplers import MaskSampler
 from mae.masking.seeds import LAYERS, MASKS, VALIDATION, derive_seed, seeded_generator
@@ -50,8 +50,9 @@ class PretrainingModule(L.LightningModule):
         self.seed = seed
         self.val_loss = MeanMetric(nan_strategy=math.nan)  # by default what is not a number is left out of the mean
         assert model.encoder.pixel_mean is not None and model.encoder.pixel_std is not None, "pixels not measured"
-        self.register_buffer("mean", torch.tensor(model.encoder.pixel_mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(model.encoder.pixel_std).view(-1, 1, 1), persistent=False)
+        pixels = pixel_tensors(model.encoder.pixel_mean, model.encoder.pixel_std)
+        for name, values in zip(("mean", "std"), pixels, strict=True):
+            self.register_buffer(name, values, persistent=False)
         # The same in every run, so that losses can be compared.
         self.validation_noise = sampler.noise(validation_images, model.grid, seeded_generator("cpu", VALIDATION))
         # Buffers follow from the config, so that DDP need not send them at every step; but for what a hybrid's BatchNorm counts.

@@ -60,6 +60,15 @@ def test_from_random_weights_raw_pixels_are_the_baseline(tmp_path: Path) -> None
     assert not (tmp_path / "run" / "baseline").exists()
 
 
+def test_what_a_run_found_is_said_once_beside_its_baselines(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job("finetune", tmp_path / "run", f"checkpoint={run}", *FEW, "trainer.progress=true").run()
+    said = capsys.readouterr().out
+    for text in ("report   ", "encoder  /", "always naming the commonest class", "Beside it: from random weights"):
+        assert said.count(text) == 1, text
+
+
 def test_baselines_that_are_not_wanted_are_not_made(run: Path, tmp_path: Path) -> None:
     overrides = ("baselines=false", "labels_per_class=2", "epochs=1")
     results = job("finetune", tmp_path / "run", f"checkpoint={run}", *overrides).run()

@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 from mae.cli.app import app
 from mae.config.composing import compose
-from mae.downstream.results_table import collect, results_tables, write_results_tables
+from mae.downstream.comparable_runs import collect
+from mae.downstream.results_table import results_tables, write_results_tables
 from mae.report.tables import Row, Table, to_markdown
 from tests.runs import shared_pretraining
 

@@ -230,6 +230,20 @@ def test_a_stop_at_the_very_last_step_leaves_the_scores_to_a_resume(tmp_path: Pa
     assert json.loads((tmp_path / "run" / "results.json").read_text())["steps"] == 20
 
 
+def test_a_step_whose_weights_are_no_numbers_is_not_said_to_be_kept(tmp_path: Path) -> None:
+    class Spoil(L.Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+            with torch.no_grad():
+                pl_module.model.encoder.vit.norm.weight.fill_(torch.nan)
+            signal.raise_signal(signal.SIGTERM)
+
+    prepared = job("pretrain", tmp_path / "run", *BARE)
+    prepared.trainer.callbacks.insert(0, Spoil())
+    with pytest.raises(StoppedError, match=r"stopped at step 1, whose weights are not numbers, and not kept: .*Lower"):
+        prepared.run()
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_other_batches_amid_an_epoch_are_refused_with_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

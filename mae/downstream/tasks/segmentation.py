@@ -16,7 +16,7 @@ from mae.config.schema.data import SegmentationFolder
 from mae.config.schema.roots import FinetuneConfig
 from mae.data.datamodule import ImageData
 from mae.data.open_splits import open_splits
-from mae.data.segmentation.mask_inspection import open_masks
+from mae.data.segmentation.mask_inspection import MaskInspection, open_masks
 from mae.data.splits import Splits
 from mae.downstream.baselines import start_name
 from mae.downstream.labelled_data import Labelled
@@ -71,7 +71,7 @@ class Segmentation(Task[SegmentationModule]):
                 raise ValueError(
                     f"{key}={getattr(self.config, key)} draws labelled images by their class, and masks have many: leave it out"
                 )
-        splits, masks = open_masks(open_splits(**self.config.data.model_dump(), run_dir=setting.folder.path))
+        splits, masks = self._open_masks(setting)
         choices = setting.choices
         choices.fill("data.classes", list(masks.classes), f"the ids in {masks.count:,} training masks")
         choices.fill("data.min_scale", 0.25, "a crop holds half of each side, or more")
@@ -81,8 +81,11 @@ class Segmentation(Task[SegmentationModule]):
         """Open images with masks, whose ids are the numbers of the segmenter's classes."""
         if isinstance(self.config.data, SegmentationFolder):
             self.config.data.classes = list(classes)
-        splits, masks = open_masks(open_splits(**self.config.data.model_dump(), run_dir=setting.folder.path))
+        splits, masks = self._open_masks(setting)
         return Labelled(splits, masks.classes, str(masks))
+
+    def _open_masks(self, setting: Setting[FinetuneConfig]) -> tuple[Splits, MaskInspection]:
+        return open_masks(open_splits(**self.config.data.model_dump(), run_dir=setting.folder.path))
 
     def choose(self, setting: Setting[FinetuneConfig], count: int, pretrained: bool) -> None:
         """Choose batch size, epochs, learning rate and baselines for ``count`` images with masks."""

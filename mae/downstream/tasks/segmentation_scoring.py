@@ -45,6 +45,7 @@ def score_segmenter(
     split, source = data.scored
     folder.mkdir(parents=True, exist_ok=True)
     _write_classes(folder / "per_class.csv", scores, module.classes)
+    module.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU when it is done
     _draw(module, data, folder / "pictures" / "segmentations.png")
     return Scored(
         split,

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mae.evaluation.classification_scores import share_right
+
 Labelled = tuple[Tensor, Tensor]
 """Features (N, D) float32 and their classes (N,) int64."""
 
@@ -44,8 +46,7 @@ def knn_predict(
 
 def knn_accuracy(bank: Labelled, queries: Labelled, classes: int, *, k: int = 20, temperature: float = 0.07) -> float:
     """Return the share of queries that their neighbours in the bank classify rightly."""
-    predicted = knn_predict(*bank, queries[0], classes, k=k, temperature=temperature)
-    return float((predicted == queries[1]).double().mean())
+    return share_right(knn_predict(*bank, queries[0], classes, k=k, temperature=temperature), queries[1])
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+from mae.evaluation.classification_scores import share_right
 from mae.evaluation.frozen.knn import Labelled
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)
@@ -45,7 +46,7 @@ class LogisticFit:
 
     def accuracy(self, labelled: Labelled) -> float:
         """Return the share of images that are classified rightly."""
-        return _share_right(self.predict(labelled[0]), labelled[1])
+        return share_right(self.predict(labelled[0]).argmax(dim=1), labelled[1])
 
 
 def fit_logistic(
@@ -84,7 +85,7 @@ def fit_logistic(
     for strength in sorted(strengths):
         converged = _fit(model.set_params(C=strength), x, labels)
         weight, bias = _columns(model, present, classes)
-        accuracy = _share_right(val_x @ weight.T + bias, val[1])
+        accuracy = share_right((val_x @ weight.T + bias).argmax(dim=1), val[1])
         if best is None or accuracy > best.val_accuracy:
             best = LogisticFit(strength, accuracy, converged, mean, scale, weight, bias)
         below = below + 1 if accuracy < best.val_accuracy else 0
@@ -115,7 +116,3 @@ def _columns(model: LogisticRegression, present: Tensor, classes: int) -> tuple[
     bias = torch.full((classes,), float("-inf"))
     weight[present], bias[present] = seen_weight.float(), seen_bias.float()
     return weight, bias
-
-
-def _share_right(logits: Tensor, labels: Tensor) -> float:
-    return float((logits.argmax(dim=1) == labels).double().mean())

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from mae.data.loading.unreadable import TooManyUnreadableError
 from mae.data.reading.decode import UnreadableImageError
 from mae.data.streaming.remote import UnreachableError
+from mae.evaluation.alarm_rules import DIVERGED_REMEDY
 from mae.training.callbacks.divergence import has_finite_weights
 
 TOGETHER = 16
@@ -132,17 +133,24 @@ class Keep(ModelCheckpoint):
             self._agreed_at = trainer.global_step
             agree = trainer.strategy.reduce_boolean_decision
             stopping, overdue = agree(stopping, all=False), agree(overdue, all=False)
-        if stopping or overdue:
-            self._save(trainer)
+        if not (stopping or overdue):
+            return
+        kept = self._save(trainer)
         if stopping:
-            raise StoppedError(
-                f"stopped at step {trainer.global_step:,}, which is kept: resume=true run_dir={self.path.parent.parent} goes on"
+            rest = (
+                f"which is kept: resume=true run_dir={self.path.parent.parent} goes on"
+                if kept
+                else f"whose weights are not numbers, and not kept: training diverged. {DIVERGED_REMEDY}"
             )
+            raise StoppedError(f"stopped at step {trainer.global_step:,}, {rest}")
 
-    def _save(self, trainer: L.Trainer) -> None:
-        if has_finite_weights(trainer.lightning_module):
+    def _save(self, trainer: L.Trainer) -> bool:
+        """Write ``last.ckpt``, if the weights are numbers; return whether they are."""
+        finite = has_finite_weights(trainer.lightning_module)
+        if finite:
             trainer.save_checkpoint(self.path)
         self._saved_at = time.monotonic()
+        return finite
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a forked worker: the first process decides

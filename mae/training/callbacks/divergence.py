@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import lightning as L
@@ -30,15 +29,11 @@ def has_finite_weights(module: nn.Module) -> bool:
 class Divergence(L.Callback):
     """Reads the loss every 50 steps, and the validation loss, and stops a run where they are no numbers.
 
-    Args:
-        say: Tells a person at once.
-
     Attributes:
-        sentence: What was said; None as long as all is well.
+        sentence: What a person is to be told as the run ends; None as long as all is well.
     """
 
-    def __init__(self, say: Callable[[str], None] = lambda line: None) -> None:
-        self.say = say
+    def __init__(self) -> None:
         self.sentence: str | None = None
         self._loss: Tensor | None = None
         self._checked = -1
@@ -91,5 +86,3 @@ class Divergence(L.Callback):
         trainer.should_stop = True
         if self.sentence is None:
             self.sentence = rules.not_a_number(trainer.global_step)
-            if trainer.is_global_zero:
-                self.say(self.sentence)

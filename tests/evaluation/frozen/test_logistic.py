@@ -71,7 +71,7 @@ def test_a_path_goes_on_over_equals_and_ends_below_the_best(monkeypatch: pytest.
 
     tried: list[float] = []
     scores = iter([0.5, 0.7, 0.6, 0.7, 0.6, 0.65, 0.9])
-    monkeypatch.setattr(logistic, "_share_right", lambda *_: next(scores))
+    monkeypatch.setattr(logistic, "share_right", lambda *_: next(scores))
     monkeypatch.setattr(logistic, "_fit", lambda model, *_: tried.append(model.C) or True)
     monkeypatch.setattr(logistic, "_columns", lambda *_: (torch.zeros(2, 8), torch.zeros(2)))
     best = fit_logistic(train, val, 2)
