@@ -215,6 +215,7 @@ def test_a_checkpoint_of_another_shape(refused: Refuse, run: Path) -> None:
         "model.patch_size=8": 4,
         "data.channels=3": 1,
         "model.heads=4": 2,
+        "model.norm_eps=0.001": "1e-06",
     }
     for override, value in stored.items():
         message = refused("finetune", f"checkpoint={run}", override)

@@ -20,6 +20,8 @@ from mae.run.setting import image_size
 
 NOT_GIVEN = "???"
 """What Hydra writes where a value is missing."""
+NOT_COMPARED = ("image_size", "in_channels", "positions", "options")
+"""What a checkpoint says of its encoder that ``model`` does not hold, or holds also where nobody gave it."""
 
 
 def head_seed(seed: int) -> int:
@@ -61,8 +63,9 @@ def follow_checkpoint(choices: Choices[FinetuneConfig], checkpoint: Checkpoint) 
         if checkpoint.config.get(f"pixel_{key}") is not None:
             choices.fill(f"data.{key}", list(checkpoint.config[f"pixel_{key}"]), "the checkpoint's")
     given = {
-        f"model.{key}": (choices.get(f"model.{key}"), encoder.get(key))
-        for key in ("name", "patch_size", "width", "depth", "heads", "stem", "tokens", "token_width", "cnn", "init")
+        f"model.{key}": (choices.get(f"model.{key}"), stored)
+        for key, stored in encoder.items()
+        if key not in NOT_COMPARED
     }
     given["data.channels"] = choices.get("data.channels"), encoder["in_channels"]
     for key, (wanted, stored) in given.items():

@@ -119,6 +119,20 @@ def test_lars_adapts_matrices_whatever_the_decay_and_biases_as_their_weights():
             torch.testing.assert_close(parameter.detach().double(), w - 2.0 * step, atol=1e-5, rtol=1e-5, msg=name)
 
 
+def test_lars_computes_the_gradients_of_a_closure_and_returns_its_loss():
+    head = LinearHead(32, 5, init_std=0.5)
+    optimizer = create_optimizer(head, name="lars", lr=2.0, weight_decay=0.0)
+    before = head.linear.weight.detach().clone()
+
+    def closure() -> torch.Tensor:
+        loss = head(torch.ones(1, 32)).square().sum()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure).item() > 0
+    assert not torch.equal(head.linear.weight, before)
+
+
 def test_the_momentum_of_lars_adds_nine_tenths_of_the_step_before():
     head = LinearHead(32, 5, init_std=0.5)
     optimizer = create_optimizer(head, name="lars", lr=2.0, weight_decay=0.0, momentum=0.9)
