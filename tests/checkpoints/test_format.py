@@ -341,3 +341,10 @@ def test_a_path_in_a_checkpoint_leads_to_a_class_of_its_base_and_nothing_else_is
             with pytest.raises(ValueError, match=r"is no class that derives from mae\.(models|objectives)\."):
                 mae.load_autoencoder(path)
     assert sys.modules["trap_of_others"].called == []
+
+
+def test_an_autoencoder_is_not_read_at_another_size_than_it_was_trained_at(tiny_autoencoder, tmp_path):
+    mae.save(tiny_autoencoder(), tmp_path)
+    assert mae.load_autoencoder(tmp_path, image_size=16).encoder.image_size == (16, 16)
+    with pytest.raises(ValueError, match="was trained at 16x16: leave image_size=24 out"):
+        mae.load_autoencoder(tmp_path, image_size=24)

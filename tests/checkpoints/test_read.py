@@ -90,3 +90,14 @@ def test_tensors_are_mapped_from_the_file_and_not_copied(tmp_path):
 def test_files_of_before_zip_archives_are_read_too(tmp_path):
     torch.save({"weight": torch.arange(10.0)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     assert read_pickle(tmp_path / "old.pth")["weight"].tolist() == list(range(10))
+
+
+def test_pretraining_without_a_decoder_ends_with_its_last_weights_too(tiny_autoencoder, tmp_path):
+    encoder = tiny_autoencoder().encoder
+    described = {**describe(encoder), "objective": {"name": "masked_patch_prediction", "target": "mean_colour"}}
+    model = torch.nn.Module()
+    for name, by in (("last.ckpt", 1.0), ("best.ckpt", 2.0)):
+        model.encoder = moved(encoder, by)
+        write_run(tmp_path, name, model, model=described)
+
+    assert first_bias(mae.load_encoder(tmp_path)) == 1.0

@@ -21,7 +21,7 @@ SIZES = {
     "decoder_hidden_size": 16,
     "decoder_num_hidden_layers": 2,
     "decoder_num_attention_heads": 4,
-    "decoder_intermediate_size": 64,
+    "decoder_intermediate_size": 48,
     "mask_ratio": 0.6,
 }
 # transformers fills its tables for a square of the same number of patches, so 2x8 is the rectangle that it can build.

@@ -133,6 +133,17 @@ def test_lars_computes_the_gradients_of_a_closure_and_returns_its_loss():
     assert not torch.equal(head.linear.weight, before)
 
 
+def test_lars_moves_the_bias_of_weights_at_zero_plainly_and_leaves_out_what_is_frozen(model):
+    model.encoder.requires_grad_(False)
+    torch.nn.init.zeros_(model.head.linear.weight)
+    optimizer = create_optimizer(model, name="lars", lr=2.0, weight_decay=0.0)
+    model.head.linear.weight.grad, model.head.linear.bias.grad = torch.ones(5, 32), torch.ones(5)
+
+    optimizer.step()
+
+    assert torch.equal(model.head.linear.bias.detach(), torch.full((5,), -2.0))
+
+
 def test_the_momentum_of_lars_adds_nine_tenths_of_the_step_before():
     head = LinearHead(32, 5, init_std=0.5)
     optimizer = create_optimizer(head, name="lars", lr=2.0, weight_decay=0.0, momentum=0.9)
