@@ -64,7 +64,8 @@ def script(root: str, after_sweep: Callable[[Sequence[Path]], None] = lambda fol
                 raise
             failed.append(ended.code)
             return
-        finished.append(Path(values["run_dir"]))
+        if sweeping:  # a run alone chooses its folder itself, where none is given
+            finished.append(Path(values["run_dir"]))
 
     def main() -> None:
         explaining = EXPLAIN in sys.argv
