@@ -65,7 +65,7 @@ def script(root: str, after_sweep: Callable[[Sequence[Path]], None] = lambda fol
                 raise
             failed.append(ended.code)
             return
-        if sweeping:
+        if sweeping:  # a run alone chooses its folder itself, where none is given
             finished.append(Path(values["run_dir"]))
 
     def main() -> None:

@@ -97,3 +97,13 @@ def test_several_devices_are_refused_in_a_sweep(sweep: Sweep, tmp_path: Path) ->
     line = "error: -m runs each job on one device: leave trainer.devices=2 out, or start them one by one\n"
     assert said == 2 * line
     assert [path.name for path in (tmp_path / "sweep").iterdir()] == ["multirun.yaml"]
+
+
+def test_a_run_alone_chooses_its_folder_and_ends_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train_finetune.py", *ENCODER, "checkpoint=null", *SMALL])
+    told: list[Path] = []
+    script("finetune", after_sweep=told.extend)()
+    (folder,) = (tmp_path / "runs" / "finetune").iterdir()
+    assert (folder / "results.json").is_file()
+    assert told == []
