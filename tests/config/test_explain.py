@@ -98,6 +98,13 @@ def test_a_run_without_a_folder_of_its_own_ends_well(monkeypatch: pytest.MonkeyP
     assert len(ran) == 1
 
 
+def test_a_group_of_the_other_stage_and_a_deviation_of_zero_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"masking.ratio=0.5 is not an option here: train_finetune.py has no masking"):
+        compose("finetune", ["checkpoint=null", "masking.ratio=0.5"])
+    with pytest.raises(ValueError, match=r"data.std=0 is not above 0"):
+        compose("pretrain", ["data.mean=[0.5]", "data.std=[0]"])
+
+
 def test_options_that_do_not_exist_are_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -125,7 +132,7 @@ def test_help_shows_examples_groups_with_their_options_and_every_key(root: str) 
     shown_at = {line.split()[0].partition("=")[0]: line for line in text.splitlines() if line}
     for key in keys_of(compose(root, ["experiment=digits"] if root == "pretrain" else [])):
         assert key.help in shown_at[key.name] and shown(key.value) in shown_at[key.name]
-        assert key.kind in shown_at[key.name]
+        assert key.kind.removesuffix(" or null") in shown_at[key.name]
         assert (key.filled_by or "") in shown_at[key.name]
 
 

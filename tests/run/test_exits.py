@@ -48,7 +48,10 @@ def test_errors_of_ours_keep_their_traceback(capsys: pytest.CaptureFixture[str])
 def test_what_may_happen_to_a_run_has_its_status(capsys: pytest.CaptureFixture[str]) -> None:
     for error, status in (
         (UnreadableImageError("a.jpg cannot be read"), ExitStatus.REFUSED),
-        (UnreadableImageError("Traceback (most recent call last):\n  x\nmae.UnreadableImageError: a.jpg"), ExitStatus.REFUSED),
+        (
+            UnreadableImageError("Traceback (most recent call last):\n  x\nmae.UnreadableImageError: a.jpg"),
+            ExitStatus.REFUSED,
+        ),
         (DivergedError("the loss is no number"), ExitStatus.DIVERGED),
     ):
         with pytest.raises(SystemExit) as ended:
