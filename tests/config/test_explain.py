@@ -98,6 +98,13 @@ def test_a_run_without_a_folder_of_its_own_ends_well(monkeypatch: pytest.MonkeyP
     assert len(ran) == 1
 
 
+def test_a_group_of_the_other_stage_and_a_deviation_of_zero_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"masking.ratio=0.5 is not an option here: train_finetune.py has no masking"):
+        compose("finetune", ["checkpoint=null", "masking.ratio=0.5"])
+    with pytest.raises(ValueError, match=r"data.std=0 is not above 0"):
+        compose("pretrain", ["data.mean=[0.5]", "data.std=[0]"])
+
+
 def test_options_that_do_not_exist_are_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
