@@ -36,11 +36,11 @@ def _seed() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _quick_curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave a run's curves out: they take as long as its training. tests/report draws them, and the shared runs do."""
-    curves = sys.modules.get("mae.report.curves")
-    if curves is not None and "report" not in request.path.parts:
-        monkeypatch.setattr(curves, "curve_svg", lambda *_, **__: "<svg></svg>")
+def _quick_drawings(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave drawings blank: they take longer than a short training. tests/report draws, the shared run, and who asks to."""
+    drawing = sys.modules.get("mae.report.drawing")
+    if drawing is not None and "report" not in request.path.parts and "draws" not in request.keywords:
+        monkeypatch.setattr(drawing.Figure, "savefig", lambda _, file, **__: file.write("<svg></svg>"))
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 
 from mae.config.composing import compose
-from mae.report import curves
 from mae.run import pretrain
 
-CURVE_SVG = curves.curve_svg
+SAVEFIG = Figure.savefig
 REPOSITORY = Path(__file__).parent.parent
 
 ENCODER = ("model.width=32", "model.depth=1", "model.heads=2")
@@ -69,7 +69,7 @@ def shared_pretraining(factory: pytest.TempPathFactory) -> Path:
     if "pretrain" not in _shared:
         folder = factory.mktemp("shared") / "run"
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(curves, "curve_svg", CURVE_SVG)
+            patch.setattr(Figure, "savefig", SAVEFIG)  # with all its drawings
             job("pretrain", folder).run()
         _shared["pretrain"] = folder
     return _shared["pretrain"]

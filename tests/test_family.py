@@ -15,8 +15,8 @@ from mae.models.backbones.convnet import ConvNet
 from mae.models.backbones.encoder import Encoder
 from mae.models.backbones.vt_resnet import VTResNet
 from mae.run import pretrain
-from tests.run.test_stopping import BARE, assert_same, run
-from tests.runs import ENCODER, job
+from tests.run.test_stopping import assert_same, run
+from tests.runs import BARE, ENCODER, few_digits, job
 
 COLOUR = ("objective=masked_patch_prediction", "data.channels=3")
 
@@ -25,7 +25,7 @@ COLOUR = ("objective=masked_patch_prediction", "data.channels=3")
 def predictor(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a finished run of masked patch prediction."""
     folder = tmp_path_factory.mktemp("predictor") / "run"
-    job("pretrain", folder, *COLOUR, "epochs=30").run()
+    job("pretrain", folder, *COLOUR, "epochs=8", "optim.base_lr=0.02").run()
     return folder
 
 
@@ -49,9 +49,9 @@ def test_its_encoder_goes_on_as_that_of_an_autoencoder(predictor: Path, tmp_path
 
 @pytest.mark.slow
 def test_a_stopped_prediction_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
-    given = (*COLOUR, *BARE, "batch_size=256", "epochs=3")
+    given = (*COLOUR, *BARE, *few_digits(), "epochs=3")
     images = run("pretrain", tmp_path / "whole", *given)
-    before = run("pretrain", tmp_path / "run", *given, stop_after=7)
+    before = run("pretrain", tmp_path / "run", *given, stop_after=17)
     assert before + run("pretrain", tmp_path / "run", "resume=true", "epochs=3") == images
     assert_same(tmp_path / "whole", tmp_path / "run")
 
@@ -65,10 +65,7 @@ NETWORKS = {
 
 @pytest.mark.parametrize(
     ("overrides", "kind"),
-    [
-        pytest.param(*given, id=name, marks=[pytest.mark.slow] * (name != "vt_resnet"))
-        for name, given in NETWORKS.items()
-    ],
+    [pytest.param(*given, id=name, marks=[pytest.mark.slow] * (name != "hybrid")) for name, given in NETWORKS.items()],
 )
 def test_networks_are_trained_from_scratch_and_probed(overrides: tuple[str, ...], kind: type, tmp_path: Path) -> None:
     given = (
@@ -76,7 +73,7 @@ def test_networks_are_trained_from_scratch_and_probed(overrides: tuple[str, ...]
         "protocol=finetune",
         "protocol.layer_decay=1",
         "epochs=1",
-        "labels_per_class=20",
+        *few_digits(),
         *overrides,
     )
     results = job("finetune", tmp_path / "run", *given).run()
@@ -86,9 +83,7 @@ def test_networks_are_trained_from_scratch_and_probed(overrides: tuple[str, ...]
     again = load_encoder(tmp_path / "run").eval()
     assert torch.equal(encoder.eval()(images), again(images))
 
-    probe = job(
-        "finetune", tmp_path / "probe", f"checkpoint={tmp_path / 'run'}", "labels_per_class=20", "epochs=1"
-    ).run()
+    probe = job("finetune", tmp_path / "probe", *few_digits(), f"checkpoint={tmp_path / 'run'}", "epochs=1").run()
     assert probe["trained_parameters"] == 10 * (encoder.width + 1)
     scored = job("finetune", tmp_path / "scored", "evaluate_only=true", f"checkpoint={tmp_path / 'run'}").run()
     assert scored["test_top1"] == results["test_top1"]

@@ -22,7 +22,7 @@ from mae.training.callbacks.divergence import DivergedError
 from mae.training.loggers import read_metrics
 from tests.data.drawing import write_folder
 from tests.report.test_page import assert_self_contained
-from tests.runs import ENCODER, job, names, shared_pretraining
+from tests.runs import ENCODER, few_digits, job, names, shared_pretraining
 
 QUICK = ("optim.name=adamw", "optim.base_lr=0.1")
 """A linear probe that learns within few steps."""
@@ -112,7 +112,7 @@ def test_finetuning_moves_every_layer_and_the_early_ones_less(run: Path, tmp_pat
 
 
 def test_the_test_split_is_read_once_and_after_all_training(run: Path, tmp_path: Path) -> None:
-    prepared = job("finetune", tmp_path / "run", f"checkpoint={run}")
+    prepared = job("finetune", tmp_path / "run", *few_digits(), f"checkpoint={run}")
     counting = count_test_reads(prepared)
     counting.readable = False
 
@@ -122,7 +122,7 @@ def test_the_test_split_is_read_once_and_after_all_training(run: Path, tmp_path:
 
     prepared.trainer.callbacks.append(Unlock())
     prepared.run()
-    assert sorted(counting.read) == list(range(360))
+    assert sorted(counting.read) == list(range(40))
 
 
 class Spoil(L.Callback):
@@ -157,7 +157,7 @@ def test_the_best_epoch_on_validation_is_the_one_that_is_tested(run: Path, tmp_p
 
 
 def test_scratch_needs_no_checkpoint(tmp_path: Path) -> None:
-    overrides = (*ENCODER, "protocol=finetune", "checkpoint=null", "labels_per_class=4")
+    overrides = (*ENCODER, *few_digits(), "protocol=finetune", "checkpoint=null", "labels_per_class=4")
     results = job("finetune", tmp_path / "run", *overrides).run()
     assert results["labelled_images"] == 40
     assert 0 <= results["test_top1"] <= 1
@@ -226,7 +226,7 @@ def test_a_resumed_finetuning_ends_as_if_it_had_never_stopped(run: Path, tmp_pat
             if trainer.current_epoch == 1:
                 raise RuntimeError("power cut")
 
-    overrides = ("protocol=finetune", f"checkpoint={run}", "labels_per_class=8", "epochs=4")
+    overrides = ("protocol=finetune", f"checkpoint={run}", *few_digits(), "epochs=4")
     whole = job("finetune", tmp_path / "whole", *overrides).run()
     prepared = job("finetune", tmp_path / "parts", *overrides)
     prepared.trainer.callbacks.insert(0, PowerCut())
@@ -240,7 +240,7 @@ def test_a_resumed_finetuning_ends_as_if_it_had_never_stopped(run: Path, tmp_pat
 
 @pytest.mark.parametrize("protocol", ["linear_probe", "finetune"])
 def test_what_is_handed_on_is_the_encoder_that_was_tested(run: Path, tmp_path: Path, protocol: str) -> None:
-    prepared = job("finetune", tmp_path / "run", f"checkpoint={run}", f"protocol={protocol}", "labels_per_class=4")
+    prepared = job("finetune", tmp_path / "run", *few_digits(), f"checkpoint={run}", f"protocol={protocol}")
     prepared.run()
     images = torch.randn(2, 1, 16, 16)
     trained = prepared.module.model.encoder.eval()
@@ -280,7 +280,7 @@ def test_data_without_a_test_split_claim_no_test_accuracy(tmp_path: Path) -> Non
 
 
 def test_a_loss_that_is_no_number_ends_the_run_by_a_line_with_the_remedy(run: Path, tmp_path: Path) -> None:
-    overrides = ("protocol=finetune", f"checkpoint={run}", "labels_per_class=20", "batch_size=20", "epochs=60")
+    overrides = ("protocol=finetune", f"checkpoint={run}", *few_digits(), "epochs=60")
     prepared = job("finetune", tmp_path / "run", *overrides, "trainer.validate_every=1")
     steps: list[int] = []
 

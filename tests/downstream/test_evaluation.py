@@ -204,6 +204,7 @@ def test_how_it_is_loaded_does_not_change_what_is_loaded(greys: Path, tmp_path: 
     assert results["val_top1"] == 1
 
 
+@pytest.mark.draws
 @pytest.mark.parametrize("name", ["plain", "$5 or $10", r"$\frac$", "<b>bold</b>"])
 def test_names_of_classes_are_drawn_as_they_are(name: str) -> None:
     drawing = confusion_svg(torch.tensor([[3, 1], [0, 2]]), ("other", name))

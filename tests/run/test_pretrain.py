@@ -27,9 +27,9 @@ from mae.masking.samplers import RandomMasking
 from mae.training.loggers import read_metrics
 from tests.data.drawing import write_folder
 from tests.report.test_page import assert_self_contained
-from tests.runs import DECODER, ENCODER, QUIET, REPOSITORY, contents, job, names, shared_pretraining
+from tests.runs import BARE, DECODER, ENCODER, QUIET, REPOSITORY, contents, few_digits, job, names, shared_pretraining
 
-BARE = ("callbacks.knn=false", "callbacks.probe=false", "callbacks.rank=false", "callbacks.pictures=0")
+QUICK = (*BARE, *few_digits())
 
 
 @pytest.fixture
@@ -169,9 +169,9 @@ def test_the_run_its_checkpoint_and_its_encoder_give_the_same_encoder(run: Path)
 
 
 def test_the_logged_rate_is_base_times_batch_over_256_warmed_up_and_cosine(tmp_path: Path) -> None:
-    job("pretrain", tmp_path / "run", *BARE, "batch_size=64", "optim.base_lr=0.01", "optim.warmup_epochs=0.35").run()
+    job("pretrain", tmp_path / "run", *QUICK, "batch_size=8", "optim.base_lr=0.01", "optim.warmup_epochs=0.35").run()
     rates = read_metrics(tmp_path / "run" / "metrics.csv")["lr"]
-    peak, warm, total = 0.01 * 64 / 256, 7, 40
+    peak, warm, total = 0.01 * 8 / 256, 7, 40
     expected = [
         (
             step,
@@ -197,7 +197,7 @@ def test_accumulation_changes_neither_the_rate_nor_the_step(tmp_path: Path) -> N
     for accumulate in (1, 2):
         folder = tmp_path / str(accumulate)
         prepared = job(
-            "pretrain", folder, *BARE, f"trainer.accumulate={accumulate}", "optim.name=sgd", "optim.base_lr=0.01"
+            "pretrain", folder, *QUICK, f"trainer.accumulate={accumulate}", "optim.name=sgd", "optim.base_lr=0.01"
         )
         prepared.module.sampler = SameForAll(0.75)
         prepared.run()
@@ -225,7 +225,7 @@ def test_every_batch_of_every_epoch_and_rank_has_masks_of_its_own(
 ) -> None:
     drawn: list[bytes] = []
     for rank in (0, 1):
-        prepared = job("pretrain", tmp_path / str(rank), *BARE, "batch_size=512")
+        prepared = job("pretrain", tmp_path / str(rank), *QUICK, "batch_size=80")
         sampler = prepared.module.sampler
 
         def spy(batch: int, grid: tuple[int, int], generator: torch.Generator, draw: Any = sampler) -> mae.MaskPlan:
@@ -293,7 +293,7 @@ def interrupted(folder: Path, stop: Stop, *overrides: str) -> None:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give an uninterrupted run of four epochs."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    job("pretrain", folder, *BARE, "epochs=4").run()
+    job("pretrain", folder, *QUICK, "epochs=4").run()
     return folder
 
 
@@ -307,7 +307,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_a_resumed_run_ends_as_if_it_had_never_stopped(whole: Path, tmp_path: Path, stop: Stop) -> None:
     folder = tmp_path / "run"
-    interrupted(folder, stop, *BARE, "epochs=4")
+    interrupted(folder, stop, *QUICK, "epochs=4")
     assert not (folder / "results.json").exists()
     job("pretrain", folder, "resume=true", "epochs=4").run()
     assert_same_weights(whole, folder)
@@ -321,7 +321,7 @@ def test_a_resumed_run_ends_as_if_it_had_never_stopped(whole: Path, tmp_path: Pa
 
 
 def test_a_resume_keeps_the_rows_of_the_first_part(tmp_path: Path) -> None:
-    interrupted(tmp_path / "run", Stop(0), *BARE)
+    interrupted(tmp_path / "run", Stop(0), *QUICK)
     before = table(tmp_path / "run")
     assert len(before) == 10
     job("pretrain", tmp_path / "run", "resume=true").run()
@@ -355,7 +355,7 @@ def test_a_resume_reads_the_weights_once(run: Path, tmp_path: Path, monkeypatch:
 
 def test_what_is_measured_after_training_is_measured_on_the_device(tmp_path: Path) -> None:
     # Lightning moves the module to the CPU when its trainer is done.
-    prepared = job("pretrain", tmp_path / "run", *BARE, "callbacks.rank=true", "callbacks.knn_times=0", "epochs=1")
+    prepared = job("pretrain", tmp_path / "run", *QUICK, "callbacks.rank=true", "callbacks.knn_times=0", "epochs=1")
     moves: list[Any] = []
     module, measurements = prepared.module, prepared.observers.measurements
     to, cpu, results = module.to, module.cpu, measurements.results
@@ -380,7 +380,7 @@ def test_nothing_is_written_beside_the_run_folder(tmp_path: Path, monkeypatch: p
     cwd = tmp_path / "cwd"
     cwd.mkdir()
     monkeypatch.chdir(cwd)
-    job("pretrain", tmp_path / "odd 'run' dir", "epochs=1").run()
+    job("pretrain", tmp_path / "odd 'run' dir", *few_digits(), "epochs=1").run()
     assert list(cwd.iterdir()) == []
     assert {path.name for path in tmp_path.iterdir()} == {"cwd", "odd 'run' dir"}
 
@@ -435,7 +435,7 @@ def test_variants_train(tmp_path: Path, override: str) -> None:
 def test_checkpointed_gradients_are_the_same_gradients(tmp_path: Path) -> None:
     weights: list[Tensor] = []
     for flag in ("false", "true"):
-        prepared = job("pretrain", tmp_path / flag, *BARE, "epochs=1", f"trainer.grad_checkpointing={flag}")
+        prepared = job("pretrain", tmp_path / flag, *QUICK, "epochs=1", f"trainer.grad_checkpointing={flag}")
         prepared.fit()
         weights.append(checkpoint(tmp_path / flag)["state_dict"]["model.encoder.vit.blocks.0.attn.qkv.weight"])
     assert torch.allclose(*weights, atol=1e-5)
@@ -470,7 +470,7 @@ def wandb_id(folder: Path) -> str:
 
 
 def test_wandb_writes_into_the_run_folder_alone(tmp_path: Path, wandb: Callable[[], None]) -> None:
-    job("pretrain", tmp_path / "run", *BARE, *WANDB, "epochs=1").run()
+    job("pretrain", tmp_path / "run", *QUICK, *WANDB, "epochs=1").run()
     wandb()
     assert len(wandb_runs(tmp_path / "run")) == 1
     assert (tmp_path / "run" / "metrics.csv").is_file()
@@ -479,7 +479,7 @@ def test_wandb_writes_into_the_run_folder_alone(tmp_path: Path, wandb: Callable[
 
 
 def test_a_resume_continues_the_same_wandb_run(tmp_path: Path, wandb: Callable[[], None]) -> None:
-    interrupted(tmp_path / "run", Stop(0), *BARE, *WANDB)
+    interrupted(tmp_path / "run", Stop(0), *QUICK, *WANDB)
     wandb()
     first = wandb_id(tmp_path / "run")
     job("pretrain", tmp_path / "run", "resume=true").run()
@@ -492,7 +492,7 @@ def test_a_resume_continues_the_same_wandb_run(tmp_path: Path, wandb: Callable[[
 def test_runs_of_one_process_are_runs_of_their_own(tmp_path: Path, wandb: Callable[[], None]) -> None:
     # A sweep (-m) runs its jobs one after another in one process.
     for name in ("a", "b"):
-        job("pretrain", tmp_path / name, *BARE, *WANDB, "epochs=1").run()
+        job("pretrain", tmp_path / name, *QUICK, *WANDB, "epochs=1").run()
     ids = [wandb_id(tmp_path / name) for name in ("a", "b")]
     assert ids[0] != ids[1]
     assert [wandb_runs(tmp_path / name) for name in ("a", "b")] == [[ids[0]], [ids[1]]]
@@ -532,7 +532,7 @@ def test_two_processes_train_as_one_does(run: Path, tmp_path: Path) -> None:
 def test_gradients_are_clipped_under_mixed_precision(tmp_path: Path) -> None:
     # Lightning refuses to clip for a fused optimizer, at the first step.
     prepared = job(
-        "pretrain", tmp_path / "run", *BARE, "epochs=1", "optim.clip_norm=0.01", "trainer.precision=bf16-mixed"
+        "pretrain", tmp_path / "run", *QUICK, "epochs=1", "optim.clip_norm=0.01", "trainer.precision=bf16-mixed"
     )
     norms: list[float] = []
 

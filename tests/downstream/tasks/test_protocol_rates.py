@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from mae.optim.lars import PairedLars
-from tests.runs import ENCODER, job
+from tests.runs import ENCODER, few_digits, job
 
 # 160 images in batches of 32: five steps an epoch and ten in all, the first two of them warm-up.
 BATCH, BASE_LR, WARMUP, STEPS, FINAL = 32, 0.02, 2, 10, 0.1
 SHORT = (
-    *(*ENCODER, "model.depth=2", "checkpoint=null", "baselines=false", "labels_per_class=16", "epochs=2"),
+    *(*ENCODER, *few_digits(), "model.depth=2", "checkpoint=null", "baselines=false", "epochs=2"),
     *(f"batch_size={BATCH}", f"optim.base_lr={BASE_LR}", "optim.warmup_epochs=0.4", f"optim.final_lr={FINAL}"),
 )
 HEAD = {"head.linear.weight", "head.linear.bias"}

@@ -14,7 +14,7 @@ from torch import Tensor
 import mae
 from mae.data.loading.batches import Batch
 from tests.downstream.test_downstream_run import state
-from tests.runs import ENCODER, job, shared_pretraining
+from tests.runs import ENCODER, few_digits, job, shared_pretraining
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ PROBES = {
 @pytest.mark.parametrize("overrides", PROBES.values(), ids=PROBES)
 def test_a_probe_leaves_the_encoder_bit_identical(run: Path, tmp_path: Path, overrides: tuple[str, ...]) -> None:
     # A weight decay would move weights that no gradient reaches.
-    few = ("labels_per_class=20", "optim.weight_decay=0.1")
+    few = (*few_digits(), "optim.weight_decay=0.1")
     prepared = job("finetune", tmp_path / "run", f"checkpoint={run}", *overrides, *few)
     encoder = prepared.module.model.encoder
     before, head = tensors(encoder), tensors(prepared.module.model.head)
@@ -65,7 +65,8 @@ def test_a_probe_leaves_the_encoder_bit_identical(run: Path, tmp_path: Path, ove
     ("blocks", "learns"), [(1, ("blocks.1.", "norm.")), (0.5, ("blocks.1.norm2.", "blocks.1.mlp.", "norm."))]
 )
 def test_partial_finetuning_moves_the_last_blocks_alone(tmp_path: Path, blocks: float, learns: tuple[str, ...]) -> None:
-    overrides = (*ENCODER, "model.depth=2", "checkpoint=null", "protocol=partial_finetune", "labels_per_class=4")
+    overrides = (*ENCODER, *few_digits(), "model.depth=2", "checkpoint=null", "protocol=partial_finetune")
+    overrides += ("labels_per_class=4",)
     # An average of equal weights is not always equal to them, to the last bit.
     averaged = ("protocol.ema=0.7", "batch_size=8")
     prepared = job("finetune", tmp_path / "run", *overrides, f"protocol.blocks={blocks}", *averaged)
@@ -81,6 +82,7 @@ def test_partial_finetuning_moves_the_last_blocks_alone(tmp_path: Path, blocks: 
 
 AUGMENTED = (
     *ENCODER,
+    *few_digits(),
     "model.depth=2",  # of one block, the drop path is none
     "checkpoint=null",
     "labels_per_class=8",

@@ -17,9 +17,9 @@ from mae.run.exits import ExitStatus, run_job
 from mae.training.callbacks import divergence
 from mae.training.callbacks.checkpointing import Best
 from mae.training.callbacks.divergence import DivergedError, has_finite_weights
-from tests.runs import job
+from tests.runs import BARE, few_digits, job
 
-BARE = ("callbacks.knn=false", "callbacks.pictures=0", "callbacks.probe=false", "callbacks.rank=false")
+QUICK = (*BARE, *few_digits())
 
 
 class Spoil(L.Callback):
@@ -61,7 +61,9 @@ def test_a_run_that_diverges_stops_says_so_and_keeps_what_was_before(
     kept: int,
 ) -> None:
     monkeypatch.setattr(divergence, "CHECK_STEPS", 5)
-    prepared = job("pretrain", tmp_path / "run", "epochs=20", "trainer.validate_every=2", "callbacks.pictures=0")
+    prepared = job(
+        "pretrain", tmp_path / "run", "epochs=20", "trainer.validate_every=2", "callbacks.pictures=0", *few_digits()
+    )
     prepared.trainer.callbacks.insert(0, Spoil(step))
     with pytest.raises(SystemExit) as ended:
         run_job(prepared)
@@ -82,7 +84,7 @@ def test_a_run_that_diverges_stops_says_so_and_keeps_what_was_before(
 
 
 def test_weights_that_are_ruined_after_the_last_look_are_seen_at_the_end(tmp_path: Path) -> None:
-    prepared = job("pretrain", tmp_path / "run", *BARE, "epochs=3", "trainer.validate_every=2")
+    prepared = job("pretrain", tmp_path / "run", *QUICK, "epochs=3", "trainer.validate_every=2")
     prepared.trainer.callbacks.insert(0, Spoil(25))
     with pytest.raises(DivergedError, match="after step 30"):
         prepared.run()
@@ -90,7 +92,7 @@ def test_weights_that_are_ruined_after_the_last_look_are_seen_at_the_end(tmp_pat
 
 
 def test_one_bad_batch_makes_the_validation_loss_bad(tmp_path: Path) -> None:
-    module = job("pretrain", tmp_path / "run", *BARE).module
+    module = job("pretrain", tmp_path / "run", *QUICK).module
     module.val_loss.update(torch.tensor(math.nan), weight=3)
     module.val_loss.update(torch.tensor(1.0), weight=3)
     assert math.isnan(module.val_loss.compute())
@@ -105,7 +107,7 @@ def test_one_odd_loss_does_not_end_a_run(tmp_path: Path, monkeypatch: pytest.Mon
             if trainer.global_step in (5, 15):
                 outputs["loss"] = torch.tensor(math.inf)
 
-    prepared = job("pretrain", tmp_path / "run", *BARE)
+    prepared = job("pretrain", tmp_path / "run", *QUICK)
     prepared.trainer.callbacks.insert(0, Blink())
     assert prepared.run()["steps"] == 20
     assert prepared.divergence.sentence is None
@@ -114,7 +116,7 @@ def test_one_odd_loss_does_not_end_a_run(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_loss_is_read_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(divergence, "CHECK_STEPS", 7)
     read: list[int] = []
-    prepared = job("pretrain", tmp_path / "run", *BARE)
+    prepared = job("pretrain", tmp_path / "run", *QUICK)
 
     class Loss:
         def __float__(self) -> float:
