@@ -110,7 +110,7 @@ def test_a_hybrid_is_pretrained_on_pixels(tmp_path: Path) -> None:
             r"objective\.target='hue' is unknown: choose one of mean_colour",
         ),
         ("pretrain", (*COLOUR, "data.bits=16"), r"counts colours of 8 bits, and data\.bits=16: data\.bits=8 reads"),
-        ("pretrain", (*COLOUR, "masking.name=random"), r"masking\.masked=0\.8 is not an option of masking=random"),
+        ("pretrain", (*COLOUR, "masking.name=random"), r"masking=random does not fit objective=masked_patch_prediction: it takes masking=corruption"),
         (
             "pretrain",
             ("masking=corruption",),

@@ -156,7 +156,7 @@ def _measured(data: str, results: dict[str, Any], folder: Path) -> Measured:
 def _lines(config: dict[str, Any], results: dict[str, Any], split: str, weights: str) -> list[Line]:
     tuned = LATER_TUNED if config["protocol"]["name"] in ("finetune", "partial_finetune") else {}
     given = {**LATER, **tuned, **leaves(config)}
-    settings = {key: value for key, value in given.items() if key.partition(".")[0] not in NOT_SETTINGS}
+    settings = {key: _plain(value) for key, value in given.items() if key.partition(".")[0] not in NOT_SETTINGS}
     settings |= {f"data.{key}": config["data"].get(key) for key in ("image_size", "channels")}
     for key in ("labels_per_class", "label_fraction"):
         settings.pop(key, None)
@@ -186,3 +186,10 @@ def _labels(config: dict[str, Any]) -> str:
         return f"{config['labels_per_class']} per class"
     share = config["label_fraction"]
     return f"{100 * share:g}%" if share is not None else "100%"
+
+
+def _plain(value: Any) -> Any:
+    """Return whole numbers as such: runs of earlier versions wrote 30 where later ones write 30.0."""
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -160,7 +160,8 @@ def tiles(results: Mapping[str, Any]) -> list[tuple[str, str]]:
         "images_seen": ("images seen", "{:,}"),
         "images_per_second": ("images per second", "{:,.0f}"),
         "waiting_share": ("waiting for data", "{:.0%}"),
-        "parameters": ("parameters", "{:.3g} M"),
+        "parameters": ("parameters", "{}"),
     }
-    shown = {**results, "parameters": results.get("parameters", 0) / 1e6}
+    count = results.get("parameters", 0)
+    shown = {**results, "parameters": f"{count / 1e6:.3g} M" if count >= 1e6 else f"{count:,}"}
     return [(label, form.format(shown[key])) for key, (label, form) in forms.items() if key in results]
