@@ -110,7 +110,11 @@ def test_a_hybrid_is_pretrained_on_pixels(tmp_path: Path) -> None:
             r"objective\.target='hue' is unknown: choose one of mean_colour",
         ),
         ("pretrain", (*COLOUR, "data.bits=16"), r"counts colours of 8 bits, and data\.bits=16: data\.bits=8 reads"),
-        ("pretrain", (*COLOUR, "masking.name=random"), r"masking=random does not fit objective=masked_patch_prediction: it takes masking=corruption"),
+        (
+            "pretrain",
+            (*COLOUR, "masking.name=random"),
+            r"masking=random does not fit objective=masked_patch_prediction: it takes masking=corruption",
+        ),
         (
             "pretrain",
             ("masking=corruption",),
