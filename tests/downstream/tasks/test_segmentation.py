@@ -65,7 +65,7 @@ def segment(folder: Path | None, root: Path, *overrides: str) -> Any:
 def run(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> tuple[Path, dict[str, Any], torch.Tensor]:
     """Give a finished run from a pretrained encoder, with its baseline: its folder, its results, and its confusion matrix."""
     folder = tmp_path_factory.mktemp("segmentation") / "run"
-    overrides = ("epochs=12", "batch_size=8", "baselines=true", "data.classes=[ground,disc,box]")
+    overrides = ("epochs=20", "batch_size=8", "baselines=true", "data.classes=[ground,disc,box]")
     prepared = segment(folder, shapes, f"checkpoint={shared_pretraining(tmp_path_factory)}", *overrides)
     results = dict(prepared.run())
     return folder, results, prepared.module.scored
