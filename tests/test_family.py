@@ -39,9 +39,9 @@ def test_masked_patch_prediction_is_measured_against_the_frequencies_of_colours(
 
 
 def test_its_encoder_goes_on_as_that_of_an_autoencoder(predictor: Path, tmp_path: Path) -> None:
-    given = (f"checkpoint={predictor}", "protocol=finetune", "batch_size=128", "epochs=5", "optim.base_lr=0.03")
+    given = (f"checkpoint={predictor}", "protocol=linear_probe", "epochs=10")
     results = job("finetune", tmp_path / "run", *given).run()
-    assert results["test_top1"] > 2 * results["largest_class_share"]
+    assert results["test_top1"] > 1.5 * results["largest_class_share"]
     assert isinstance(load_encoder(predictor), Encoder)
     with pytest.raises(ValueError, match="trained by masked_patch_prediction, which has no decoder"):
         load_autoencoder(predictor / "checkpoints" / "last.ckpt")
