@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from mae.checkpoints.read import read_header
 from mae.config.schema.protocols import Finetune, LinearProbe, Protocol, Tuning
 from mae.config.schema.roots import FinetuneConfig
 from mae.downstream.downstream_run import DownstreamRun
@@ -98,7 +97,7 @@ def check_classes(setting: Setting[FinetuneConfig], classes: Sequence[str]) -> N
     path = setting.folder.last_checkpoint
     if path is None:
         return
-    stored = read_header(path)["hyper_parameters"]["classes"]
+    stored = setting.folder.header["hyper_parameters"]["classes"]
     if list(classes) != list(stored):
         other = sorted(set(classes) ^ set(stored))
         raise ValueError(
