@@ -8,8 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mae.config.reading import leaves
+from mae.downstream.baselines import right_pairs
 from mae.evaluation.intervals import Interval, mean_interval
+from mae.evaluation.paired import Difference, paired_runs
 from mae.run.folder import RunFolder
 
 NOT_SETTINGS = (
@@ -61,6 +65,8 @@ class Line:
         accuracies: Top-1 by seed or draw.
         random: The same from random weights.
         pixels: The same on raw pixels.
+        folders: Of the runs that keep what they and their baselines predicted, by seed.
+        ahead: By how much each run is ahead of a baseline, as it has found itself, by baseline and seed.
     """
 
     protocol: str
@@ -70,6 +76,8 @@ class Line:
     accuracies: dict[Any, float] = field(default_factory=dict)
     random: dict[Any, float] = field(default_factory=dict)
     pixels: dict[Any, float] = field(default_factory=dict)
+    folders: dict[Any, Path] = field(default_factory=dict)
+    ahead: dict[str, dict[Any, Difference]] = field(default_factory=dict)
 
     @property
     def name(self) -> tuple[str, str, str]:
@@ -84,6 +92,32 @@ class Line:
             for values in (self.accuracies, self.random, self.pixels)
         )
         return ours, random, pixels
+
+    def difference(self, baseline: str) -> Difference | None:
+        """Return by how much the runs are ahead of a baseline, ``random`` or ``pixels``; None where nothing was paired.
+
+        A single run has said so itself, for other images; for several, that have the same images, the interval covers other
+        seeds, or draws of the labels, as well.
+        """
+        pairs = [right_pairs(folder, baseline) for folder in self.folders.values()]
+        known = [pair for pair in pairs if pair is not None]
+        if len(known) > 1 and len({len(ours) for ours, _ in known}) == 1:
+            ours, other = (torch.stack(side) for side in zip(*known, strict=True))
+            return paired_runs(ours, other)
+        found = list(self.ahead.get(baseline, {}).values())
+        return found[0] if len(found) == 1 and not len(known) > 1 else None
+
+    def join(self, other: Line) -> None:
+        """Take the runs of a line that differs by its seed alone; of the same seed the other's count."""
+        for mine, theirs in (
+            (self.accuracies, other.accuracies),
+            (self.random, other.random),
+            (self.pixels, other.pixels),
+            (self.folders, other.folders),
+        ):
+            mine |= theirs  # type: ignore[operator]
+        for baseline, found in other.ahead.items():
+            self.ahead.setdefault(baseline, {}).update(found)
 
 
 def collect(folders: Iterable[Path]) -> tuple[dict[Measured, list[Line]], list[str]]:
@@ -104,7 +138,7 @@ def collect(folders: Iterable[Path]) -> tuple[dict[Measured, list[Line]], list[s
     for folder, config, results in runs:
         measured = _measured(data[_data(config)], results, folder)
         lines = found.setdefault(measured, {})
-        for line in _lines(config, results, measured.split, weights[config["checkpoint"] or "random"]):
+        for line in _lines(folder, config, results, measured, weights[config["checkpoint"] or "random"]):
             key = json.dumps([line.name, line.settings], sort_keys=True, default=str)
             known = lines.setdefault(key, line)
             if known is not line:
@@ -112,9 +146,7 @@ def collect(folders: Iterable[Path]) -> tuple[dict[Measured, list[Line]], list[s
                     warnings.append(
                         f"{folder} repeats an earlier run of seed {config['seed']}: the last of them counts."
                     )
-                known.accuracies |= line.accuracies
-                known.random |= line.random
-                known.pixels |= line.pixels
+                known.join(line)
     if len(found) > 1:
         warnings.append(
             f"These runs were not measured alike ({'; '.join(map(str, found))}): compare figures within a table, not between them."
@@ -153,7 +185,10 @@ def _measured(data: str, results: dict[str, Any], folder: Path) -> Measured:
     return Measured(data, split, results[f"{split}_images"])
 
 
-def _lines(config: dict[str, Any], results: dict[str, Any], split: str, weights: str) -> list[Line]:
+def _lines(
+    folder: Path, config: dict[str, Any], results: dict[str, Any], measured: Measured, weights: str
+) -> list[Line]:
+    split, differences = measured.split, results.get("differences", {})
     tuned = LATER_TUNED if config["protocol"]["name"] in ("finetune", "partial_finetune") else {}
     given = {**LATER, **tuned, **leaves(config)}
     settings = {key: _plain(value) for key, value in given.items() if key.partition(".")[0] not in NOT_SETTINGS}
@@ -167,13 +202,23 @@ def _lines(config: dict[str, Any], results: dict[str, Any], split: str, weights:
         line = Line(name, weights, labels, settings, {seed: results[f"{split}_{score}"]})
         line.random |= {seed: results[f"random_{score}"]} if f"random_{score}" in results else {}
         line.pixels |= {seed: results["pixels_top1"]} if "pixels_top1" in results else {}
+        line.folders[seed] = folder
+        for baseline, plain in differences.items():
+            images = results.get(f"{baseline}_images", measured.images)
+            line.ahead[baseline] = {seed: Difference.read(plain, images)}
         return [line]
     kinds = ("", "random_", "pixels_")
-    neighbours = ({seed: results[key]} if (key := f"{kind}knn_top1") in results else {} for kind in kinds)
-    lines = [Line("kNN", weights, labels, settings, *neighbours)]
+    ours, random, pixels = ({seed: results[key]} if (key := f"{kind}knn_top1") in results else {} for kind in kinds)
+    lines = [Line("kNN", weights, labels, settings, ours, random, pixels)]
     for budget in results["few_shot"]:
-        draws = (_draws(results.get(f"{kind}few_shot", {}).get(budget, []), seed) for kind in kinds)
-        lines.append(Line("logistic regression", weights, budget, settings, *draws))
+        ours, random, pixels = (_draws(results.get(f"{kind}few_shot", {}).get(budget, []), seed) for kind in kinds)
+        lines.append(Line("logistic regression", weights, budget, settings, ours, random, pixels))
+    for baseline in ("random", "pixels"):
+        few = {"100%": differences.get(f"logistic_{baseline}"), **differences.get(f"few_shot_{baseline}", {})}
+        for line in lines:
+            plain = differences.get(f"knn_{baseline}") if line.protocol == "kNN" else few.get(line.labels)
+            if plain:
+                line.ahead[baseline] = {seed: Difference.read(plain, measured.images)}
     return lines
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.callbacks import Callback
 
 from mae.config.schema.roots import FinetuneConfig
-from mae.downstream.baselines import earlier_baselines, random_config
+from mae.downstream.baselines import BASELINE, earlier_baselines, random_config
 from mae.downstream.tasks.task import Scored, Task
 from mae.models.cost import parameters
 from mae.report.page import Figure
@@ -101,6 +101,7 @@ class DownstreamRun(Run):
         """Write the encoder, results.json and report.html with what is known so far; None on all processes but the first."""
         if scored is None:
             return None
+        results = {**results, **self._differences(results)}
         outcome = Outcome(
             results,
             self.task.verdicts(results, scored),
@@ -119,13 +120,25 @@ class DownstreamRun(Run):
         if "pixels" in missing:
             self.say(f"measuring a baseline: {task.without_network}", style="dim")
             self.return_to_device()
-            found |= task.measure_without_network(self.module, self.data)
+            folder = self.setting.folder.path if self.trainer.is_global_zero else None
+            found |= task.measure_without_network(self.module, self.data, folder)
         if "random" in missing:
             self.say("measuring a baseline: random weights", style="dim")
             results, split = self._train_from_random(), self.data.scored[0]
             if results:  # the first process alone has them
-                found |= {f"random_{name}": results[f"{split}_{name}"] for name in task.compared}
+                keys = [key for name in task.compared for key in (name, f"{name}_interval")]
+                found |= {f"random_{key}": results[f"{split}_{key}"] for key in keys if f"{split}_{key}" in results}
         return found
+
+    def _differences(self, results: Mapping[str, Any]) -> dict[str, Any]:
+        """Return by how much the run is above the baselines that were measured, and the word that follows on pretraining."""
+        figure = self.task.compared[0]
+        baselines = [name for name in ("random", "pixels") if f"{name}_{figure}" in results]
+        found = self.task.differences(self.module, self.setting.folder.path, baselines)
+        if not found:
+            return {}
+        word = {"verdict": found["random"].word} if "random" in found else {}
+        return {"differences": {name: one.plain for name, one in found.items()}, **word}
 
     def _missing_baselines(self, known: Mapping[str, Any]) -> list[str]:
         """Return which baselines the config asks for and an earlier part of the run has not measured."""
@@ -137,7 +150,7 @@ class DownstreamRun(Run):
     def _train_from_random(self) -> Mapping[str, Any]:
         """Return the results of the same run from random weights, which an earlier part of this run may have finished."""
         config, folder = random_config(self.setting, self.module.model.encoder), self.setting.folder.path
-        earlier = RunFolder(folder / "baseline", config.resume).earlier_results()
+        earlier = RunFolder(folder / BASELINE, config.resume).earlier_results()
         if earlier:
             return earlier
         try:

@@ -19,6 +19,7 @@ from mae.downstream.frozen_tables import (
     RANDOM,
     few_shot_figure,
     few_shot_table,
+    paired_results,
     result_table,
     verdicts,
     write_few_shot,
@@ -127,6 +128,7 @@ class FrozenFeatures:
         results |= {"labelled_images": len(labelled), f"{split}_images": images} | scores[ours].results()
         for name, prefix in ((RANDOM, "random"), (PIXELS, "pixels")):
             results |= {f"{prefix}_{key}": value for key, value in scores[name].results().items() if name != ours}
+        results |= paired_results(scores)
         write_few_shot(setting.folder.path / "few_shot.csv", scores)
         outcome = Outcome(
             results,

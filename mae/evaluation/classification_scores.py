@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,3 +112,15 @@ def write_predictions(path: Path, names: Sequence[str], labels: Tensor, logits: 
             best = [cell for place, p in zip(found, sure, strict=True) for cell in (classes[place], f"{p:.6f}")]
             writer.writerow([name, "" if label < 0 else classes[label], *best[:2], *(best if shown > 1 else ())])
     partial.replace(path)
+
+
+def read_right(path: Path) -> dict[str, bool]:
+    """Return whether each labelled image was predicted rightly, by its name, from what ``write_predictions`` wrote."""
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return {row["image"]: row["predicted"] == row["label"] for row in csv.DictReader(file) if row["label"]}
+
+
+def paired_right(ours: Mapping[str, bool], other: Mapping[str, bool]) -> tuple[Tensor, Tensor]:
+    """Return whether each image that both know is right, as two bools (N,) in one order."""
+    names = [name for name in ours if name in other]
+    return torch.tensor([ours[name] for name in names]), torch.tensor([other[name] for name in names])

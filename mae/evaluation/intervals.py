@@ -1,4 +1,4 @@
-"""How sure a mean of a few runs is."""
+"""How sure a figure is: an accuracy on a number of images, and a mean of a few runs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,38 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scipy import stats
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An accuracy, or another share, of one run with its 95% interval; as text such as ``88.2% (84.5 to 91.2)``.
+
+    Attributes:
+        value: The share.
+        low: Lower end of the interval.
+        high: Upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.1%} ({100 * self.low:.1f} to {100 * self.high:.1f})"
+
+
+def accuracy_estimate(accuracy: float, images: int) -> Estimate:
+    """Return an accuracy on so many images with Wilson's score interval (1927, JASA 22:209), which stays within 0 and 1.
+
+    It tells what other images would give, not what another draw of labels or another seed would.
+
+    Raises:
+        ValueError: There are no images.
+    """
+    if images < 1:
+        raise ValueError(f"an accuracy on {images} images has no interval: measure it on one or more")
+    found = stats.binomtest(round(accuracy * images), images).proportion_ci(0.95, method="wilson")
+    return Estimate(accuracy, float(found.low), float(found.high))
 
 
 @dataclass(frozen=True)

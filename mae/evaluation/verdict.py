@@ -6,18 +6,28 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from mae.evaluation.alarm_rules import ABOUT_EQUAL, DIVERGED_REMEDY, NEAR, NOT_A_NUMBER
+from mae.evaluation.alarm_rules import DIVERGED_REMEDY, NEAR, NOT_A_NUMBER, TOO_SHORT
+from mae.evaluation.intervals import Estimate, accuracy_estimate
+from mae.evaluation.paired import Difference, Word, decisive
 from mae.objectives.objective import Objective
+
+MEASURES = {"probe": "a linear probe on frozen features", "knn": "kNN on frozen features"}
+"""What says whether pretraining helped, by its name in results.json: the first is what people will use, the second is asked where
+the first cannot tell."""
+LEADS: Mapping[Word, str] = {"helped": "Better than", "no difference": "Not told apart from", "hurt": "Worse than"}
+LONGER = "Pretrain longer (epochs), or on more images."
 
 
 def pretraining_verdicts(results: Mapping[str, Any], objective: Objective) -> list[str]:
-    """Return sentences on a pretraining run: whether it reconstructs, whether its features beat its random start, and what
-    was raised while it ran.
+    """Return sentences on a pretraining run, the first with a word: ``Helped``, ``No difference`` or ``Hurt``.
+
+    The word is on its features beside those of its random start, of the same images. Then come raw pixels, whether it was too
+    short, what it reconstructs, and what was raised while it ran. Without labels there is no word.
 
     Args:
         results: Its final numbers.
         objective: Knows what its loss is worth.
-    """  # noqa: D205
+    """
     alarms = results.get("alarms", [])
     if not math.isfinite(results["val_loss"]):
         sentences = [] if any(alarm.startswith(NOT_A_NUMBER) for alarm in alarms) else [_DIVERGED]
@@ -26,8 +36,24 @@ def pretraining_verdicts(results: Mapping[str, Any], objective: Objective) -> li
             *alarms,
             "The weights at its end are of no use and not kept: what checkpoints/ holds is of before.",
         ]
-    sentences = [*_on_loss(results, objective), *_on_accuracy(results), *_on_rank(results)]
-    return [*sentences, *(f"While training: {alarm}" for alarm in alarms)]
+    short = [alarm for alarm in alarms if alarm.startswith(TOO_SHORT)]
+    return [
+        *_on_features(results, remedy=not short),
+        *short,
+        *_on_loss(results, objective),
+        *_on_rank(results),
+        *(f"While training: {alarm}" for alarm in alarms if alarm not in short),
+    ]
+
+
+def opening(word: Word, text: str) -> str:
+    """Return the first sentence of a verdict, which begins with the word."""
+    return f"{word.capitalize()}: {text}"
+
+
+def beside(name: str, figure: object, difference: Difference) -> str:
+    """Return the sentence on another thing to stand beside, with its figure and by how much ours is above it."""
+    return f"{LEADS[difference.word]} {name}, {figure}: {difference}."
 
 
 _DIVERGED = f"{NOT_A_NUMBER}: training diverged. {DIVERGED_REMEDY}"
@@ -45,30 +71,57 @@ def _on_loss(results: Mapping[str, Any], objective: Objective) -> list[str]:
     return sentences
 
 
-def _on_accuracy(results: Mapping[str, Any]) -> list[str]:
-    probe = [f"A linear probe, trained beside: {results['probe_top1']:.1%}."] if "probe_top1" in results else []
-    if "knn_top1" not in results:
-        nothing = "No labels, so no accuracy: judge the reconstructions, or probe with a few labelled images."
-        return probe or [nothing]
-    trained, random, pixels = (results[key] for key in ("knn_top1", "knn_top1_random", "knn_top1_pixels"))
+def _on_features(results: Mapping[str, Any], remedy: bool) -> list[str]:
+    """Return the word and its reasons; ``remedy`` adds what to do about a word that is not good."""
+    known = results.get("differences", {})
+    names = [name for name in MEASURES if f"{name}_random" in known]
+    if not names:
+        return _without_word(results)
+    images = results.get("measured_images", 0)
+
+    def figure(key: str) -> Estimate | str:
+        return accuracy_estimate(results[key], images) if images else f"{results[key]:.1%}"
+
+    found = [Difference.read(known[f"{name}_random"], images) for name in names]
+    number = decisive(found)
+    name, difference = names[number], found[number]
+    where = f" on {images:,} validation images" if images else ""
     sentences = [
-        f"kNN accuracy on frozen features: {trained:.1%}; the same encoder at random weights {random:.1%}, raw pixels "
-        f"{pixels:.1%}.",
-        *probe,
+        opening(
+            difference.word,
+            f"{MEASURES[name]} reaches {figure(f'{name}_top1')}, the same on random weights {figure(f'{name}_top1_random')}, "
+            f"{difference}{where}.",
+        )
     ]
-    if trained < random - ABOUT_EQUAL:
-        sentences.append(
-            "The features are below those of random weights. Early in training this is normal, since the encoder first gives up "
-            "what random projections keep; it is no result to build on. Train longer."
-        )
-    elif trained < random + ABOUT_EQUAL:
-        sentences.append("The features are no better than those of random weights yet. Train longer.")
-    elif trained < pixels:
-        sentences.append(
-            "Pretraining helped, yet raw pixels are still the better neighbours, as is usual early in training and for small, "
-            "centred images: train longer, or let a probe with few labels say more."
-        )
-    return sentences
+    behind = difference.word != "helped"
+    if f"{name}_pixels" in known:
+        pixels = Difference.read(known[f"{name}_pixels"], images)
+        sentences.append(beside("raw pixels by the same measure", figure(f"{name}_top1_pixels"), pixels))
+        behind |= pixels.word == "hurt"
+    for other, gap in zip(names, found, strict=True):
+        if other != name:
+            ours, random = figure(f"{other}_top1"), figure(f"{other}_top1_random")
+            sentences.append(f"By {MEASURES[other]}: {ours}, on random weights {random}, {gap}.")
+    return [*sentences, LONGER] if behind and remedy else sentences
+
+
+def _without_word(results: Mapping[str, Any]) -> list[str]:
+    """Return what is known where nothing was paired: there are no labels, or an earlier version measured."""
+    figures = [
+        f"{MEASURES[name]} {results[f'{name}_top1']:.1%}"
+        + (f" (random weights {random:.1%})" if (random := results.get(f"{name}_top1_random")) is not None else "")
+        for name in MEASURES
+        if f"{name}_top1" in results
+    ]
+    if not figures:
+        return [
+            "No labels, so no word on whether pretraining helped: judge the reconstructions, or let a few labelled images decide "
+            "(train_finetune.py labels_per_class=5)."
+        ]
+    return [
+        f"Measured without intervals: {', '.join(figures)}. Whether that is more than chance, train_finetune.py "
+        f"protocol=features tells."
+    ]
 
 
 def _on_rank(results: Mapping[str, Any]) -> list[str]:

@@ -14,10 +14,11 @@ from mae.checkpoints.format import describe
 from mae.data.loading.batches import Batch
 from mae.data.segmentation.masks import IGNORE
 from mae.data.statistics import standardize
-from mae.evaluation.segmentation_scores import count_confusions, measure_segmentation
+from mae.evaluation.segmentation_scores import count_confusions, image_counts, measure_segmentation
 from mae.models.segmenter import Segmenter
 from mae.training.downstream import DownstreamModule
 from mae.training.optimization import Optimization
+from mae.training.predictions import Predictions
 
 
 class SegmentationModule(DownstreamModule):
@@ -46,6 +47,7 @@ class SegmentationModule(DownstreamModule):
         self.classes = classes
         self.val_loss = MeanMetric(nan_strategy=math.nan)  # by default what is not a number is left out of the mean
         self.val_confusion, self.confusion = count_confusions(len(classes)), count_confusions(len(classes))
+        self.counts = Predictions()  # float32 counts exactly, up to 16 million pixels of a class in an image
         self.save_hyperparameters({"model": describe(model.encoder), "classes": list(classes), "task": dict(task)})
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -76,14 +78,21 @@ class SegmentationModule(DownstreamModule):
     def on_test_start(self) -> None:
         """Forget what was counted before."""
         self.confusion.reset()
+        self.counts.reset()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count pixels of the split that is scored."""
-        self.confusion.update(self(batch.images), batch.labels)
+        """Count pixels of the split that is scored, over all images and in each."""
+        predicted = self(batch.images).argmax(dim=1)
+        self.confusion.update(predicted, batch.labels)
+        self.counts.update(batch.indices, batch.indices, image_counts(predicted, batch.labels, len(self.classes)))
 
     def on_test_epoch_end(self) -> None:
-        """Join the counts of all processes: ``scored`` (K, K), rows true, columns predicted."""
+        """Join the counts of all processes: ``scored`` (K, K), rows true, columns predicted, and ``each`` (N, 3 * K).
+
+        The latter are those of ``image_counts``, in the order of the split.
+        """
         self.scored = self.confusion.compute().cpu()
+        self.each, _ = self.counts.compute()
 
     @staticmethod
     def _loss(logits: Tensor, masks: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from mae.downstream import baselines
+from mae.evaluation.classification_scores import read_right
 from mae.training.callbacks.checkpointing import StoppedError
 from tests.downstream.test_downstream_run import QUICK, without_times
 from tests.runs import ENCODER, contents, job, names, shared_pretraining
@@ -47,6 +48,15 @@ def test_a_result_stands_beside_random_weights_and_raw_pixels(run: Path, tmp_pat
     assert results["pixels_top1"] == pytest.approx(judge.score(*test), abs=0.02)
     assert results["pixels_top1"] > 0.8
 
+    for name, folder in (("random", tmp_path / "run" / "baseline"), ("pixels", None)):
+        path = folder / "predictions.csv" if folder else tmp_path / "run" / "pixels_predictions.csv"
+        assert sum(read_right(path).values()) / 360 == results[f"{name}_top1"]
+        mean, low, high = results["differences"][name]
+        assert mean == pytest.approx(results["test_top1"] - results[f"{name}_top1"])
+        assert low < mean < high
+    word = "helped" if results["differences"]["random"][1] > 0 else "no difference"
+    assert results["verdict"] == word
+
     page = (tmp_path / "run" / "report.html").read_text()
     for key in ("test_top1", "random_top1", "pixels_top1", "largest_class_share"):
         assert f"{results[key]:.1%}" in page
@@ -65,8 +75,12 @@ def test_what_a_run_found_is_said_once_beside_its_baselines(
 ) -> None:
     job("finetune", tmp_path / "run", f"checkpoint={run}", *FEW, "trainer.progress=true").run()
     said = capsys.readouterr().out
-    for text in ("report   ", "encoder  /", "always naming the commonest class", "Beside it: from random weights"):
+    for text in ("report   ", "encoder  /", "Always naming the commonest class", "logistic regression on raw pixels"):
         assert said.count(text) == 1, text
+    assert said.count("from random weights") == 1
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    words = {"helped": "Helped: ", "no difference": "No difference: ", "hurt": "Hurt: "}
+    assert words[results["verdict"]] + "linear_probe on 40 labelled images, test accuracy" in said
 
 
 def test_baselines_that_are_not_wanted_are_not_made(run: Path, tmp_path: Path) -> None:
@@ -103,7 +117,7 @@ def test_an_interrupt_in_the_baselines_loses_nothing_and_a_resume_measures_the_r
     with pytest.raises(StoppedError, match=f"the result itself is kept: resume=true run_dir={tmp_path / 'parts'}"):
         prepared.run()
     kept = json.loads((tmp_path / "parts" / "results.json").read_text())
-    own = {key: value for key, value in whole.items() if not key.startswith(baselines.PREFIXES)}
+    own = {key: value for key, value in whole.items() if not key.startswith((*baselines.PREFIXES, "differ", "verdict"))}
     assert without_times(kept) == without_times(own)
     assert {"report.html", "encoder/model.safetensors"} <= names(tmp_path / "parts")
     before = contents(tmp_path / "parts")

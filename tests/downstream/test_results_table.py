@@ -103,11 +103,11 @@ def test_seeds_are_averaged_and_protocols_told_apart(finished: Finished, tmp_pat
     assert "| finetune | first | 100% | 2 | 93.0% ± 25.4 |  |  |" in text
 
 
-def test_one_run_has_no_interval(finished: Finished, tmp_path: Path) -> None:
+def test_one_run_has_the_interval_of_its_images(finished: Finished, tmp_path: Path) -> None:
     write_results_tables([finished(0.5)], tmp_path)
     (row,) = rows(tmp_path)
     assert_mean(row, "top1", [0.5])
-    assert "| linear_probe | first | 100% | 1 | 50.0% |" in (tmp_path / "table.md").read_text()
+    assert "| linear_probe | first | 100% | 1 | 50.0% (44.9 to 55.1) |" in (tmp_path / "table.md").read_text()
 
 
 def test_rows_that_differ_in_a_setting_say_which(finished: Finished, tmp_path: Path) -> None:
@@ -301,3 +301,38 @@ def test_a_stroke_in_a_name_ends_no_cell() -> None:
 def test_tables_keep_the_order_of_the_runs(finished: Finished) -> None:
     (table,) = results_tables(collect([finished(0.5, name) for name in ("mlp_probe", "finetune")])[0])
     assert [row.cells[0] for row in table.rows] == ["mlp_probe", "finetune"]
+
+
+def write_right(path: Path, right: list[bool]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    lines = [f"{number}.png,a,{'a' if one else 'b'},0.9" for number, one in enumerate(right)]
+    path.write_text("\n".join(["image,label,predicted,confidence", *lines]))
+
+
+def test_runs_that_kept_their_predictions_are_paired_over_images_and_seeds(finished: Finished, tmp_path: Path) -> None:
+    folders = []
+    for seed in range(3):
+        ours = [number % 10 < 8 for number in range(100)]
+        random = [number % 10 < 5 - (number + seed) % 2 for number in range(100)]
+        folder = finished({"test_top1": 0.8, "test_images": 100, "random_top1": sum(random) / 100}, seed=seed)
+        write_right(folder / "predictions.csv", ours)
+        write_right(folder / "baseline" / "predictions.csv", random)
+        write_right(folder / "pixels_predictions.csv", ours[::-1][:50])  # of the first fifty alone
+        folders.append(folder)
+    write_results_tables(folders, tmp_path / "into")
+    (row,) = rows(tmp_path / "into")
+    assert row["ahead_of_random_word"] == "helped"
+    assert float(row["ahead_of_random_mean"]) == pytest.approx(0.35, abs=0.01)
+    assert float(row["ahead_of_random_low"]) > 0.2
+    assert row["ahead_of_pixels_word"] == "no difference"
+    assert "| helped, +3" in (tmp_path / "into" / "table.md").read_text()
+
+
+def test_a_single_run_says_by_how_much_it_is_ahead_itself(finished: Finished, tmp_path: Path) -> None:
+    differences = {"random": [0.1, -0.02, 0.2], "pixels": [-0.1, -0.2, -0.01]}
+    given = {"test_top1": 0.5, "test_images": 360, "differences": differences}
+    few = {"few_shot_random": {"1 per class": [0.2, 0.1, 0.3]}, "logistic_random": [0.3, 0.2, 0.4]}
+    write_results_tables([finished(given), finished({**FEATURES, "differences": few}, "features")], tmp_path)
+    one, knn, first, every = rows(tmp_path)
+    assert (one["ahead_of_random_word"], one["ahead_of_pixels_word"]) == ("no difference", "hurt")
+    assert [row["ahead_of_random_mean"] for row in (knn, first, every)] == ["", "0.2", "0.3"]

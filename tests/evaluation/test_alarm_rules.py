@@ -64,6 +64,14 @@ def test_a_warmup_as_long_as_the_run_never_ends() -> None:
     assert "optim.warmup_epochs" in text
 
 
+def test_a_run_of_few_steps_is_too_short_with_what_makes_more() -> None:
+    assert alarms.too_short(1000) is None
+    text = alarms.too_short(168)
+    assert text is not None
+    assert text.startswith("Too short a pretraining: 168 steps in all")
+    assert "Raise epochs 6 times, or lower batch_size" in text
+
+
 def test_neighbours_worse_than_before_training_are_an_alarm_in_the_second_half() -> None:
     assert alarms.below_untrained(0.3, 0.5, at(0.49)) is None
     assert alarms.below_untrained(0.495, 0.5, at(1.0)) is None

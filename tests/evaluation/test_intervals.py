@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mae.evaluation.intervals import Interval, mean_interval
+from mae.evaluation.intervals import Estimate, Interval, accuracy_estimate, mean_interval
 
 # Student's t at 95%, two-sided, by degrees of freedom, as tables print it.
 STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
@@ -47,3 +47,22 @@ def test_one_value_has_no_interval_and_none_is_refused() -> None:
 def test_text_is_a_percentage() -> None:
     assert str(Interval(0.8821, 0.0168, 5)) == "88.2% ± 1.7"
     assert str(Interval(0.8821, None, 1)) == "88.2%"
+
+
+@given(st.integers(0, 60), st.integers(1, 60))
+def test_an_accuracy_is_at_the_ends_of_its_interval_by_its_score_test(right: int, images: int) -> None:
+    right = min(right, images)
+    found = accuracy_estimate(right / images, images)
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    for end in (found.low, found.high):
+        # Wilson's ends solve (p - end)^2 = z^2 end (1 - end) / n.
+        assert (found.value - end) ** 2 == pytest.approx(1.959964**2 * end * (1 - end) / images, abs=1e-6)
+    assert found.high - found.low > 0
+
+
+def test_an_accuracy_with_its_interval_as_text() -> None:
+    assert str(Estimate(0.8821, 0.845, 0.912)) == "88.2% (84.5 to 91.2)"
+    assert str(accuracy_estimate(0.275, 240)) == "27.5% (22.2 to 33.5)"
+    assert str(accuracy_estimate(1.0, 3)) == "100.0% (43.9 to 100.0)"
+    with pytest.raises(ValueError, match="on 0 images"):
+        accuracy_estimate(0.5, 0)

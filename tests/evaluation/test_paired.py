@@ -10,7 +10,15 @@ import torch
 from scipy import optimize, stats
 from torch import Tensor
 
-from mae.evaluation.paired import Difference, paired_difference, paired_runs
+from mae.evaluation.intervals import accuracy_estimate
+from mae.evaluation.paired import (
+    Difference,
+    decisive,
+    paired_difference,
+    paired_runs,
+    resampled,
+    resampled_difference,
+)
 
 
 def pairs(both: int, gained: int, lost: int, neither: int) -> tuple[Tensor, Tensor]:
@@ -135,3 +143,44 @@ def test_what_cannot_be_paired_is_refused(ours: tuple[int, ...], other: tuple[in
 def test_runs_of_other_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="runs x images"):
         paired_runs(torch.ones(2, 3), torch.ones(3, 3))
+
+
+def share(sums: Tensor) -> Tensor:
+    return sums[:, 0] / sums[:, 1]
+
+
+def test_resampled_images_give_the_interval_of_an_accuracy_and_of_its_difference() -> None:
+    generator = torch.Generator().manual_seed(0)
+    right = torch.rand(2, 300, generator=generator) < torch.tensor([[0.7], [0.55]])
+    ours, other = (torch.stack([one.double(), torch.ones(300)], dim=1) for one in right)
+    wilson = accuracy_estimate(float(right[0].double().mean()), 300)
+    found = resampled(ours, share)
+    assert found == resampled(ours, share)
+    assert (found.low, found.high) == pytest.approx((wilson.low, wilson.high), abs=0.01)
+    tango = paired_difference(right[0], right[1])
+    assert resampled_difference(ours, other, share).plain == pytest.approx(tango.plain, abs=0.01)
+
+
+def test_few_images_resampled_still_cover() -> None:
+    generator, held = torch.Generator().manual_seed(1), 0
+    for _ in range(150):
+        values = torch.randn(8, generator=generator) * 0.1 + 0.5
+        found = resampled(torch.stack([values.double(), torch.ones(8)], dim=1), share)
+        held += found.low <= 0.5 <= found.high
+    assert held / 150 > 0.91
+
+
+def test_one_image_says_nothing_of_others_and_none_is_refused() -> None:
+    one = torch.tensor([[3.0, 4.0]])
+    assert resampled_difference(one, one - 1, share).plain == pytest.approx([3 / 4 - 2 / 3, -1, 1])
+    with pytest.raises(ValueError, match="one or more"):
+        resampled(torch.zeros(0, 2), share)
+    with pytest.raises(ValueError, match="the same images"):
+        resampled_difference(one, torch.zeros(2, 2), share)
+
+
+def test_the_first_measure_that_is_no_tie_decides() -> None:
+    tie, gain, loss = Difference(0, -1, 1, 9), Difference(0.2, 0.1, 0.3, 9), Difference(-0.2, -0.3, -0.1, 9)
+    assert [decisive(given) for given in ([tie, loss], [gain, loss], [loss, gain], [tie, tie], [tie, tie, gain])] == [
+        *(1, 0, 0, 0, 2)
+    ]

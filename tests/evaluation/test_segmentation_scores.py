@@ -12,7 +12,14 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassJaccardIndex
 
 from mae.data.segmentation.masks import IGNORE, MaskError
-from mae.evaluation.segmentation_scores import commonest, count_confusions, measure_segmentation
+from mae.evaluation.segmentation_scores import (
+    commonest,
+    count_confusions,
+    image_counts,
+    mean_iou,
+    measure_segmentation,
+    pixel_accuracy,
+)
 
 K = 7
 
@@ -123,3 +130,12 @@ def test_counts_of_many_pixels_are_exact() -> None:
 def test_pixels_without_labels_cannot_be_measured(measure: Callable[[Tensor], object]) -> None:
     with pytest.raises(MaskError, match="no pixel that was scored has a label"):
         measure(torch.zeros(3, 3, dtype=torch.int64))
+
+
+@SEEDS
+def test_images_add_up_to_the_figures_of_them_all(seed: int) -> None:
+    truth, prediction = draw(seed)
+    sums = image_counts(prediction, truth, K).sum(dim=0, keepdim=True)
+    scores = measure_segmentation(counted(truth, prediction))
+    assert float(mean_iou(sums)) == pytest.approx(scores.mean_iou)
+    assert float(pixel_accuracy(sums)) == pytest.approx(scores.pixel_accuracy)

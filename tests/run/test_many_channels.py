@@ -131,7 +131,7 @@ def test_the_second_stage_takes_shape_channels_and_units_from_the_checkpoint(
     results = prepared.run()
     assert results["test_top1"] > 0.8
     assert (
-        classify_pixels(prepared.data, prepared.module.mean, prepared.module.std, len(prepared.module.classes))[
+        classify_pixels(prepared.data, prepared.module.mean, prepared.module.std, prepared.module.classes)[
             "pixels_top1"
         ]
         > 0.8

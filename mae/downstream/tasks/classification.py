@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,15 @@ from mae.config.schema.protocols import Finetune, LinearProbe, Probe
 from mae.config.schema.roots import FinetuneConfig
 from mae.data.datamodule import ImageData
 from mae.data.splits import Splits
-from mae.downstream.baselines import classify_pixels, start_name
+from mae.downstream.baselines import PIXELS_FILE, classify_pixels, right_pairs, start_name
 from mae.downstream.labelled_data import Labelled
 from mae.downstream.tasks.class_labels import labelled_splits, match_classes, open_images
 from mae.downstream.tasks.classification_scoring import score_classifier
 from mae.downstream.tasks.classifiers import CLASSIFIERS, build_classifier
 from mae.downstream.tasks.task import Scored, Task
+from mae.evaluation.intervals import accuracy_estimate
+from mae.evaluation.paired import Difference, paired_difference
+from mae.evaluation.verdict import LONGER, beside, opening
 from mae.models.backbones.backbone import Backbone
 from mae.models.classifier import Classifier
 from mae.models.segmenter import Segmenter
@@ -142,41 +145,63 @@ class Classification(Task[ClassificationModule]):
         assert labels is not None, "labelled_splits() refuses data without labels"
         return {"labelled_images": len(labels), "largest_class_share": float(np.bincount(labels).max() / len(labels))}
 
-    def measure_without_network(self, module: ClassificationModule, data: ImageData) -> dict[str, float]:
-        """Return what a logistic regression on raw pixels scores."""
-        return classify_pixels(data, module.mean, module.std, len(module.classes))
+    def measure_without_network(
+        self, module: ClassificationModule, data: ImageData, folder: Path | None
+    ) -> dict[str, float]:
+        """Return what a logistic regression on raw pixels scores; write what it predicts."""
+        path = None if folder is None else folder / PIXELS_FILE
+        return classify_pixels(data, module.mean, module.std, module.classes, path)
+
+    def differences(
+        self, module: ClassificationModule, folder: Path, baselines: Collection[str]
+    ) -> dict[str, Difference]:
+        """Return by how much the accuracy is above those of the baselines."""
+        pairs = {name: right_pairs(folder, name) for name in baselines}
+        return {name: paired_difference(*pair) for name, pair in pairs.items() if pair is not None}
 
     def compare(self, results: Mapping[str, Any], scored: Scored, pretrained: bool) -> Table:
         """Return the run's accuracy beside its baselines."""
         protocol = self.config.protocol
-        rows = [Row((start_name(pretrained, protocol.probes), f"{scored.figure('top1'):.1%}"), ours=True)]
+
+        def row(name: str, key: str) -> Row:
+            figure = accuracy_estimate(results[f"{key}_top1"], results.get(f"{key}_images", scored.images))
+            return Row((name, str(figure), str(scored.difference(results, key) or "")))
+
+        ours = accuracy_estimate(scored.figure("top1"), scored.images)
+        rows = [Row((start_name(pretrained, protocol.probes), str(ours), ""), ours=True)]
         if "random_top1" in results:
-            rows.append(Row((start_name(False, protocol.probes), f"{results['random_top1']:.1%}")))
+            rows.append(row(start_name(False, protocol.probes), "random"))
         if "pixels_top1" in results:
             used, images = results["pixels_labelled_images"], results["pixels_images"]
             fewer = f", {used:,} labels" if used < results["labelled_images"] else ""
             fewer += f", {images:,} images" if images < scored.images else ""
-            rows.append(Row((f"raw pixels, logistic regression{fewer}", f"{results['pixels_top1']:.1%}")))
-        rows.append(Row(("always the commonest class", f"{results['largest_class_share']:.1%}")))
-        note = f"Accuracy on {scored.images:,} {scored.split} images, with the same labels and protocol."
-        return Table("Beside its baselines", (protocol.name, "top-1"), rows, note)
+            rows.append(row(f"raw pixels, logistic regression{fewer}", "pixels"))
+        rows.append(Row(("always the commonest class", f"{results['largest_class_share']:.1%}", "")))
+        note = (
+            f"Accuracy on {scored.images:,} {scored.split} images, with the same labels and protocol, and by how much the first "
+            f"line is above each. 95% intervals over the images; another draw of labels or seed is not in them (seed=0,1,2)."
+        )
+        return Table("Beside its baselines", (protocol.name, "top-1", "ahead by"), rows, note)
 
     def verdicts(self, results: Mapping[str, Any], scored: Scored) -> list[str]:
-        """Return how good the classifier is, and whether pretraining helped."""
-        accuracy = scored.figure("top1")
-        sentences = [
-            f"{self.config.protocol.name} on {results['labelled_images']:,} labelled images: "
-            f"{'test' if scored.split == 'test' else 'validation'} accuracy {accuracy:.1%}; "
-            f"always naming the commonest class would score about {results['largest_class_share']:.1%}."
-        ]
-        if "pixels_top1" in results:
-            random = f"from random weights {results['random_top1']:.1%}; " if "random_top1" in results else ""
-            sentences.append(f"Beside it: {random}logistic regression on raw pixels {results['pixels_top1']:.1%}.")
-        if results.get("random_top1", 0) > accuracy:
-            sentences.append(
-                "The pretrained weights did worse than random ones: pretrain longer, or try other learning rates "
-                "(optim.base_lr)."
-            )
+        """Return the word on pretraining, what raw pixels say, and how good the classifier is."""
+        name = "test" if scored.split == "test" else "validation"
+        what = f"{self.config.protocol.name} on {results['labelled_images']:,} labelled images"
+        reached = f"{name} accuracy {accuracy_estimate(scored.figure('top1'), scored.images)}"
+        start = "from random weights" if self.config.protocol.probes else "from scratch"
+        random, pixels = (scored.difference(results, baseline) for baseline in ("random", "pixels"))
+        if random is not None:
+            other = accuracy_estimate(results["random_top1"], scored.images)
+            text = f"{what}, {reached}, {start} {other}, {random} on {scored.images:,} images."
+            sentences = [opening(random.word, text)]
+        else:
+            sentences = [f"{what}: {reached} on {scored.images:,} images."]
+        if pixels is not None:
+            figure = accuracy_estimate(results["pixels_top1"], results["pixels_images"])
+            sentences.append(beside("logistic regression on raw pixels", figure, pixels))
+        sentences.append(f"Always naming the commonest class would score about {results['largest_class_share']:.1%}.")
+        if random is not None and random.word != "helped":
+            sentences.append(f"{LONGER} Or try other learning rates here (optim.base_lr).")
         return sentences
 
 

@@ -11,8 +11,10 @@ import lightning as L
 import torch
 
 from mae.data.datamodule import ImageData
+from mae.downstream.baselines import PREDICTIONS_FILE
 from mae.downstream.tasks.task import Scored
 from mae.evaluation.classification_scores import ClassificationScores, measure_classification, write_predictions
+from mae.evaluation.intervals import accuracy_estimate
 from mae.report.figures import confusion_svg
 from mae.report.tables import Row, Table
 from mae.training.classifying import ClassificationModule
@@ -50,14 +52,15 @@ def score_classifier(
     scores = measure_classification(logits, labels, classes)
     folder.mkdir(parents=True, exist_ok=True)
     names = [source.name(index) for index in range(len(source))]
-    write_predictions(folder / "predictions.csv", names, labels, logits, classes)
+    write_predictions(folder / PREDICTIONS_FILE, names, labels, logits, classes)
     _write_classes(folder / "per_class.csv", scores, classes)
     results = _results(split, scores)
-    top5 = f", top-5 {scores.top5:.1%}" if scores.top5 is not None else ""
+    images = results[f"{split}_images"]
+    top5 = f", top-5 {accuracy_estimate(scores.top5, images)}" if scores.top5 is not None else ""
     return Scored(
         split,
         results,
-        f"{results[f'{split}_images']:,} {split} images: top-1 {scores.top1:.1%}{top5}; confidence is off by "
+        f"{images:,} {split} images: top-1 {accuracy_estimate(scores.top1, images)}{top5}; confidence is off by "
         f"{scores.calibration_error:.1%} on average (expected calibration error).",
         tables=[_hardest(scores, classes)],
         figures=[(f"Confusion on the {split} split", confusion_svg(scores.confusion, classes))],
@@ -79,7 +82,10 @@ def _hardest(scores: ClassificationScores, classes: Sequence[str]) -> Table:
     """Return the classes that are recognised worst."""
     known = sorted((value, name) for name, value in scores.per_class.items() if value is not None)
     count = dict(zip(classes, scores.confusion.sum(dim=1).tolist(), strict=True))
-    rows = [Row((name, f"{value:.1%}", f"{count[name]:,}")) for value, name in known[:WORST_CLASSES]]
+    rows = [
+        Row((name, str(accuracy_estimate(value, count[name])), f"{count[name]:,}"))
+        for value, name in known[:WORST_CLASSES]
+    ]
     title = "Accuracy by class" if len(known) <= WORST_CLASSES else f"The {WORST_CLASSES} hardest classes"
     note = "All of them: per_class.csv; each image: predictions.csv."
     return Table(title, ("class", "accuracy", "images"), rows, note)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,15 @@ from mae.data.datamodule import ImageData
 from mae.data.open_splits import open_splits
 from mae.data.segmentation.mask_inspection import MaskInspection, open_masks
 from mae.data.splits import Splits
-from mae.downstream.baselines import start_name
+from mae.downstream.baselines import BASELINE, start_name
 from mae.downstream.labelled_data import Labelled
 from mae.downstream.starting_weights import head_seed
-from mae.downstream.tasks.segmentation_scoring import score_segmenter
+from mae.downstream.tasks.segmentation_scoring import IMAGES_FILE, score_segmenter
 from mae.downstream.tasks.task import Scored, Task
+from mae.evaluation.intervals import Estimate
+from mae.evaluation.paired import Difference, resampled_difference
+from mae.evaluation.segmentation_scores import mean_iou, read_image_counts
+from mae.evaluation.verdict import LONGER, opening
 from mae.models.backbones.backbone import Backbone
 from mae.models.classifier import Classifier
 from mae.models.segmenter import Segmenter
@@ -127,32 +131,67 @@ class Segmentation(Task[SegmentationModule]):
     def score(
         self, trainer: L.Trainer, module: SegmentationModule, data: ImageData, folder: Path, weights: Path
     ) -> Scored | None:
-        """Segment every image of the split once; write per_class.csv and a picture."""
+        """Segment every image of the split once; write per_class.csv, per_image.csv and a picture."""
         return score_segmenter(trainer, module, data, folder, weights)
+
+    def differences(
+        self, module: SegmentationModule, folder: Path, baselines: Collection[str]
+    ) -> dict[str, Difference]:
+        """Return by how much the mean IoU is above that of the same network from random weights."""
+        paths = folder / IMAGES_FILE, folder / BASELINE / IMAGES_FILE
+        if "random" not in baselines or not all(path.is_file() for path in paths):
+            return {}
+        ours, other = (read_image_counts(path, module.classes) for path in paths)
+        names = [name for name in ours if name in other]
+        if not names:
+            return {}
+        first, second = (torch.stack([counts[name] for name in names]) for counts in (ours, other))
+        return {"random": resampled_difference(first, second, mean_iou)}
 
     def compare(self, results: Mapping[str, Any], scored: Scored, pretrained: bool) -> Table:
         """Return the run's figures beside its baselines."""
 
-        def row(name: str, miou: float, accuracy: float, *, ours: bool = False) -> Row:
-            return Row((name, f"{miou:.1%}", f"{accuracy:.1%}"), ours=ours)
+        def row(name: str, prefix: str, *, ours: bool = False) -> Row:
+            figures = (str(_estimate(results, f"{prefix}_{figure}")) for figure in self.compared)
+            return Row((name, *figures, "" if ours else str(scored.difference(results, prefix) or "")), ours=ours)
 
-        start = "pretrained" if pretrained else "from scratch"
-        rows = [row(start, scored.figure("miou"), scored.figure("pixel_accuracy"), ours=True)]
+        rows = [row("pretrained" if pretrained else "from scratch", scored.split, ours=True)]
         if "random_miou" in results:
-            rows.append(row(start_name(False, self.frozen), results["random_miou"], results["random_pixel_accuracy"]))
-        rows.append(row("always the commonest class", scored.trivial["miou"], scored.trivial["pixel_accuracy"]))
-        note = f"On {scored.images:,} {scored.split} images, at the size the model sees."
-        return Table("Beside its baselines", ("segmentation", "mean IoU", "pixel accuracy"), rows, note)
+            rows.append(row(start_name(False, self.frozen), "random"))
+        trivial = (f"{scored.trivial[figure]:.1%}" for figure in self.compared)
+        rows.append(Row(("always the commonest class", *trivial, "")))
+        note = (
+            f"On {scored.images:,} {scored.split} images, at the size the model sees; 95% intervals over the images, by bootstrap. "
+            f"Another seed is not in them."
+        )
+        head = ("segmentation", "mean IoU", "pixel accuracy", "ahead by, in mean IoU")
+        return Table("Beside its baselines", head, rows, note)
 
     def verdicts(self, results: Mapping[str, Any], scored: Scored) -> list[str]:
-        """Return how good the segmenter is, beside the same network from random weights."""
+        """Return the word on pretraining, and how good the segmenter is."""
         name = "test" if scored.split == "test" else "validation"
-        beside = f"from random weights {results['random_miou']:.1%}; " if "random_miou" in results else ""
-        return [
-            f"Segmentation, {results['labelled_images']:,} images with masks: {name} mean IoU {scored.figure('miou'):.1%}, pixel "
-            f"accuracy {scored.figure('pixel_accuracy'):.1%}; {beside}always naming the commonest class would score a mean IoU "
-            f"of {scored.trivial['miou']:.1%}."
-        ]
+        what = f"segmentation, {results['labelled_images']:,} images with masks"
+        miou, accuracy = (_estimate(results, f"{scored.split}_{figure}") for figure in self.compared)
+        reached = f"{name} mean IoU {miou}"
+        random = scored.difference(results, "random")
+        if random is not None:
+            start = "from random weights" if self.frozen else "from scratch"
+            text = (
+                f"{what}: {reached}, {start} {_estimate(results, 'random_miou')}, {random} on {scored.images:,} images."
+            )
+            sentences = [opening(random.word, text)]
+        else:
+            sentences = [f"{what.capitalize()}: {reached} on {scored.images:,} images."]
+        sentences.append(
+            f"Pixel accuracy {accuracy}; always naming the commonest class would score a mean IoU of {scored.trivial['miou']:.1%}."
+        )
+        return [*sentences, LONGER] if random is not None and random.word != "helped" else sentences
+
+
+def _estimate(results: Mapping[str, Any], key: str) -> Estimate | str:
+    """Return a figure with its interval; runs of earlier versions kept none."""
+    interval = results.get(f"{key}_interval")
+    return Estimate(results[key], *interval) if interval else f"{results[key]:.1%}"
 
 
 def choose_segmentation(

@@ -12,10 +12,19 @@ import torch
 from mae.data.datamodule import ImageData
 from mae.data.statistics import unit_pixels
 from mae.downstream.tasks.task import Scored
-from mae.evaluation.segmentation_scores import SegmentationScores, commonest, measure_segmentation
+from mae.evaluation.paired import resampled
+from mae.evaluation.segmentation_scores import (
+    SegmentationScores,
+    commonest,
+    mean_iou,
+    measure_segmentation,
+    pixel_accuracy,
+    write_image_counts,
+)
 from mae.report.segmentation_pictures import iou_table, save_segmentations
 from mae.training.segmenting import SegmentationModule
 
+IMAGES_FILE = "per_image.csv"
 SHOWN = 6
 """Images in the picture of a run."""
 
@@ -23,7 +32,7 @@ SHOWN = 6
 def score_segmenter(
     trainer: L.Trainer, module: SegmentationModule, data: ImageData, folder: Path, weights: Path
 ) -> Scored | None:
-    """Segment the split that is scored, once, with the weights of a checkpoint; write per_class.csv and a picture.
+    """Segment the split that is scored, once, with the weights of a checkpoint; write per_class.csv, per_image.csv and a picture.
 
     Args:
         trainer: On any number of processes; each image counts once.
@@ -45,6 +54,9 @@ def score_segmenter(
     split, source = data.scored
     folder.mkdir(parents=True, exist_ok=True)
     _write_classes(folder / "per_class.csv", scores, module.classes)
+    names = [source.name(index) for index in range(len(source))]
+    write_image_counts(folder / IMAGES_FILE, names, module.each, module.classes)
+    estimates = {"miou": resampled(module.each, mean_iou), "pixel_accuracy": resampled(module.each, pixel_accuracy)}
     module.to(trainer.strategy.root_device)  # Lightning leaves it on the CPU when it is done
     _draw(module, data, folder / "pictures" / "segmentations.png")
     return Scored(
@@ -55,8 +67,9 @@ def score_segmenter(
             f"{split}_mean_accuracy": scores.mean_accuracy,
             f"{split}_miou_commonest": trivial.mean_iou,
             f"{split}_images": len(source),
+            **{f"{split}_{name}_interval": [one.low, one.high] for name, one in estimates.items()},
         },
-        f"{len(source):,} {split} images: mean IoU {scores.mean_iou:.1%}, pixel accuracy {scores.pixel_accuracy:.1%}; always "
+        f"{len(source):,} {split} images: mean IoU {estimates['miou']}, pixel accuracy {estimates['pixel_accuracy']}; always "
         f"naming the commonest class would score a mean IoU of {trivial.mean_iou:.1%}.",
         tables=[iou_table(scores, module.classes)],
         trivial={"miou": trivial.mean_iou, "pixel_accuracy": trivial.pixel_accuracy},

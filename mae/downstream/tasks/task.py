@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -14,6 +14,7 @@ from mae.config.schema.roots import FinetuneConfig
 from mae.data.datamodule import ImageData
 from mae.data.splits import Splits
 from mae.downstream.labelled_data import Labelled
+from mae.evaluation.paired import Difference
 from mae.models.backbones.backbone import Backbone
 from mae.models.classifier import Classifier
 from mae.models.segmenter import Segmenter
@@ -55,6 +56,11 @@ class Scored:
     def figure(self, name: str) -> float:
         """Return a number by its name without the split's."""
         return float(self.results[f"{self.split}_{name}"])
+
+    def difference(self, results: Mapping[str, Any], baseline: str) -> Difference | None:
+        """Return by how much the run is above a baseline, from its results; None where nothing was paired."""
+        plain = results.get("differences", {}).get(baseline)
+        return None if plain is None else Difference.read(plain, results.get(f"{baseline}_images", self.images))
 
 
 class Task(ABC, Generic[M]):
@@ -162,9 +168,25 @@ class Task(ABC, Generic[M]):
         """Return final numbers on the training labels."""
         return {"labelled_images": len(splits.train)}
 
-    def measure_without_network(self, module: M, data: ImageData) -> dict[str, float]:
-        """Return figures of baselines that need no network, by plain names; none where there is no such baseline."""
+    def measure_without_network(self, module: M, data: ImageData, folder: Path | None) -> dict[str, float]:
+        """Return figures of baselines that need no network, by plain names; none where there is no such baseline.
+
+        What they predict is written into the folder of the run, if one is given.
+        """
         return {}
+
+    @abstractmethod
+    def differences(self, module: M, folder: Path, baselines: Collection[str]) -> dict[str, Difference]:
+        """Return by how much a finished run is above its baselines in the first figure of ``compared``, paired over the images.
+
+        Args:
+            module: Of the run.
+            folder: Of the run, with what it and its baselines predicted.
+            baselines: ``random``, ``pixels`` or both.
+
+        Returns:
+            By baseline; those whose predictions an earlier version did not keep are left out.
+        """
 
     @abstractmethod
     def compare(self, results: Mapping[str, Any], scored: Scored, pretrained: bool) -> Table:
@@ -172,4 +194,4 @@ class Task(ABC, Generic[M]):
 
     @abstractmethod
     def verdicts(self, results: Mapping[str, Any], scored: Scored) -> list[str]:
-        """Return sentences on a result: how good it is, and whether pretraining helped."""
+        """Return sentences on a result: first whether pretraining helped, in a word, where a baseline tells; and how good it is."""

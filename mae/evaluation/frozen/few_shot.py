@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from mae.data.few_labels import few_labels
 from mae.evaluation.frozen.knn import Labelled
@@ -44,10 +45,12 @@ class FewShotCurve:
 
     Attributes:
         accuracies: One a draw, under the budget's name; a single one where every label is used.
+        right: Whether each scored image is right, (draws, N) bool, under the same names.
         skipped: A sentence on each budget that the data cannot give.
     """
 
     accuracies: dict[str, list[float]]
+    right: dict[str, Tensor]
     skipped: list[str]
 
 
@@ -84,7 +87,7 @@ def few_shot_curve(
     if draws < 1:
         raise ValueError(f"draws={draws} leaves nothing to fit: choose 1 or more")
     features, labels = train
-    accuracies: dict[str, list[float]] = {}
+    right: dict[str, Tensor] = {}
     skipped = []
     for budget in budgets:
         seeds = [derive_seed(DRAWS, seed, draw) for draw in range(1 if budget.is_everything else draws)]
@@ -94,8 +97,9 @@ def few_shot_curve(
             skipped.append(f"few-shot with {budget} was skipped: {error}")
             continue
         say(f"few-shot, {budget}: {len(chosen[0]):,} labels, {len(chosen)} draw{'s' * (len(chosen) > 1)}")
-        accuracies[str(budget)] = [
-            fit_logistic((features[rows], labels[rows]), val, len(classes)).accuracy(score)
-            for rows in map(torch.from_numpy, chosen)
+        fits = [
+            fit_logistic((features[rows], labels[rows]), val, len(classes)) for rows in map(torch.from_numpy, chosen)
         ]
-    return FewShotCurve(accuracies, skipped)
+        right[str(budget)] = torch.stack([fit.predict(score[0]).argmax(dim=1) == score[1] for fit in fits])
+    accuracies = {budget: [int(one.sum()) / len(one) for one in found] for budget, found in right.items()}
+    return FewShotCurve(accuracies, right, skipped)

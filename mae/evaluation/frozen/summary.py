@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from mae.evaluation.classification_scores import share_right
 from mae.evaluation.frozen.clustering import ClusteringScores, measure_clustering
 from mae.evaluation.frozen.few_shot import SMALL_BUDGETS, Budget, few_shot_curve
-from mae.evaluation.frozen.knn import KnnScore, Labelled, knn_accuracy, knn_sweep
+from mae.evaluation.frozen.knn import KnnScore, Labelled, knn_predict, knn_sweep
 from mae.evaluation.frozen.logistic import MOST_ITERATIONS, LogisticFit, fit_logistic
 from mae.evaluation.frozen.retrieval import RetrievalScores, measure_retrieval
 
@@ -30,6 +32,7 @@ class FrozenScores:
         few_shot: Accuracies, one a draw, by budget.
         clustering: None where there are fewer images than classes.
         retrieval: Among the images to score themselves; None where no two are of one class.
+        right: Whether each scored image is right, (draws, N) bool, by measure: ``knn``, ``logistic``, and each few-shot budget.
         notes: What was thinned out, skipped, or did not converge, in sentences.
     """
 
@@ -40,6 +43,7 @@ class FrozenScores:
     few_shot: dict[str, list[float]]
     clustering: ClusteringScores | None
     retrieval: RetrievalScores | None
+    right: dict[str, Tensor]
     notes: list[str]
 
     def results(self) -> dict[str, Any]:
@@ -105,11 +109,12 @@ def measure_frozen(
 
     say(f"kNN: {len(train[0]):,} images vote")
     knn = max(knn_sweep(train, val, K), key=lambda tried: tried.accuracy)
-    knn_top1 = knn_accuracy(train, score, K, k=knn.k, temperature=knn.temperature)
+    neighbours = knn_predict(*train, score[0], K, k=knn.k, temperature=knn.temperature)
 
     say(f"logistic regression on {len(train[0]):,} images")
     logistic = fit_logistic(train, val, K)
-    logistic_top1 = logistic.accuracy(score)
+    predicted = {"knn": neighbours, "logistic": logistic.predict(score[0]).argmax(dim=1)}
+    knn_top1, logistic_top1 = (share_right(classes_of, score[1]) for classes_of in predicted.values())
     if not logistic.converged:
         notes.append(
             f"The logistic regression with C={logistic.strength:g} had not converged after {MOST_ITERATIONS} iterations."
@@ -131,7 +136,8 @@ def measure_frozen(
         notes.append(f"retrieval was skipped: {error}")
 
     few_shot = {**curve.accuracies, str(Budget()): [logistic_top1]}
-    return FrozenScores(knn, knn_top1, logistic, logistic_top1, few_shot, clustering, retrieval, notes)
+    right = {name: (one == score[1])[None] for name, one in predicted.items()} | curve.right
+    return FrozenScores(knn, knn_top1, logistic, logistic_top1, few_shot, clustering, retrieval, right, notes)
 
 
 def _checked_and_thinned(name: str, labelled: Labelled, most: int, notes: list[str]) -> Labelled:

@@ -48,6 +48,7 @@ class Alarms(L.Callback):
         (self.progress,) = (callback for callback in callbacks if isinstance(callback, TrainingProgress))
         optimization = self.optimization
         self._raise(trainer, "warmup", rules.warmup_too_long(optimization.warmup_steps, optimization.total_steps))
+        self._raise(trainer, "short", rules.too_short(optimization.total_steps))
         self._raise(trainer, "flat", pl_module.model.objective.concern(self.measurements.patches))
 
     def on_train_batch_start(

@@ -23,6 +23,7 @@ QUICK = (*BARE, *few_digits())
 @pytest.fixture(autouse=True)
 def _judge_short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "FAIR_STEPS", 0)
+    monkeypatch.setattr(rules, "ENOUGH_STEPS", 0)
 
 
 def written(folder: Path) -> dict[str, Any]:
@@ -143,3 +144,14 @@ def test_a_good_run_raises_nothing(tmp_path: Path) -> None:
     results = prepared.run()
     assert results["alarms"] == []
     assert len(read_metrics(tmp_path / "run" / "metrics.csv")["train_loss"]) == 60
+
+
+def test_too_few_steps_are_said_before_the_first_and_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rules, "ENOUGH_STEPS", 30)
+    results = job("pretrain", tmp_path / "run", *QUICK).run()
+    assert results["steps"] < 30
+    (sentence,) = results["alarms"]
+    assert sentence.startswith(f"Too short a pretraining: {results['steps']} steps in all")
+    assert f"<p>{sentence}</p>" in (tmp_path / "run" / "report.html").read_text()
