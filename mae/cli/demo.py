@@ -9,12 +9,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import track
 
 from mae.config.composing import compose
+from mae.downstream.baselines import PREDICTIONS_FILE
 from mae.downstream.prepare import prepare as prepare_second_stage
+from mae.evaluation.classification_scores import paired_right, read_right
 from mae.evaluation.intervals import mean_interval
+from mae.evaluation.paired import Difference, paired_runs
+from mae.evaluation.verdict import opening
 from mae.objectives.pixels import Pixels
 from mae.report.curves import run_curves
 from mae.report.page import run_pictures, tiles, write_page
@@ -34,6 +39,7 @@ VARIANTS = {
     "finetune_scratch": ("finetune", False),
 }
 """By name: the protocol, and whether it starts from the pretrained weights; the network is the same in each."""
+PAIRS = (("probe", "probe_random"), ("finetune", "finetune_scratch"))
 HEAD = ("", "kNN, all labels", f"linear probe, {LABELS_PER_CLASS} a class", f"fine-tuned, {LABELS_PER_CLASS} a class")
 
 
@@ -82,7 +88,8 @@ def run_demo(folder: Path, draws: Sequence[int] = DRAWS, overrides: Sequence[str
     summary = {"pretraining": results, "test_top1": accuracies}
     (folder / "results.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     table = result_table(results, accuracies)
-    report = _write_report(folder, run, results, table, time.perf_counter() - began)
+    ahead = (_ahead(folder, ours, other, draws) for ours, other in PAIRS)
+    report = _write_report(folder, run, results, table, tuple(ahead), time.perf_counter() - began)
     print_table(console, table)
     console.print(f"report   {report}", highlight=False, soft_wrap=True)
     return report
@@ -129,7 +136,21 @@ def _clear(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _write_report(folder: Path, run: Path, results: Mapping[str, Any], table: Table, seconds: float) -> Path:
+def _ahead(folder: Path, ours: str, other: str, draws: Sequence[int]) -> Difference:
+    """Return by how much a way is ahead of its baseline, over the draws and the test images."""
+    files = [[folder / name / f"draw_{draw}" / PREDICTIONS_FILE for name in (ours, other)] for draw in draws]
+    pairs = [paired_right(*map(read_right, both)) for both in files]
+    return paired_runs(torch.stack([one for one, _ in pairs]), torch.stack([one for _, one in pairs]))
+
+
+def _write_report(
+    folder: Path,
+    run: Path,
+    results: Mapping[str, Any],
+    table: Table,
+    ahead: tuple[Difference, ...],
+    seconds: float,
+) -> Path:
     environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     ours, random, scratch, _ = (row.cells for row in table.rows)
     return write_page(
@@ -138,9 +159,16 @@ def _write_report(folder: Path, run: Path, results: Mapping[str, Any], table: Ta
         lead=f"{results['images_seen']:,} images seen without labels, then {LABELS_PER_CLASS} labels a class; "
         f"{seconds:.0f} seconds in all, on {environment['device']}.",
         verdicts=[
-            f"With {LABELS_PER_CLASS} labels a class a linear probe on the frozen features reaches {ours[2]}; on the same "
-            f"encoder at random weights it reaches {random[2]}.",
-            f"Fine-tuned on those labels the network reaches {ours[3]}; trained on them from scratch, {scratch[3]}.",
+            opening(
+                ahead[0].word,
+                f"with {LABELS_PER_CLASS} labels a class a linear probe on the frozen features reaches {ours[2]}; on the same "
+                f"encoder at random weights it reaches {random[2]}, {ahead[0]}.",
+            ),
+            opening(
+                ahead[1].word,
+                f"fine-tuned on those labels the network reaches {ours[3]}; trained on them from scratch, {scratch[3]}, "
+                f"{ahead[1]}.",
+            ),
         ],
         tiles=tiles(results),
         tables=[table],

@@ -171,7 +171,8 @@ def verdicts(scores: Mapping[str, FrozenScores], split: str) -> list[str]:
         behind = difference.word != "helped" or against.word == "hurt"
     for measure in dict.fromkeys(measures):
         listed = ", ".join(f"{name} {figure(name, measure)}" for name in scores)
-        sentences.append(f"By {called(measure)}: {listed}.")
+        gap = f"; {_difference(scores, RANDOM, measure)} over random weights" if PRETRAINED in scores else ""
+        sentences.append(f"By {called(measure)}: {listed}{gap}.")
     if split == "val":
         sentences.append(
             "The data have no test split: the figures are of the images that also chose k, temperature and C."

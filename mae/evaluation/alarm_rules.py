@@ -27,6 +27,7 @@ STEPS_TIMED, SECONDS_TIMED = 100, 20.0
 """A share of the time is believed after so many steps and seconds: worker processes start slowly."""
 NOT_A_NUMBER = "The loss is not a number"
 TOO_SHORT = "Too short a pretraining"
+BELOW_UNTRAINED = "The kNN probe is below the random encoder"
 DIVERGED_REMEDY = "Lower optim.base_lr, or set optim.clip_norm=1."
 
 
@@ -105,6 +106,6 @@ def below_untrained(accuracy: float, untrained: float, now: Moment) -> str | Non
     if not now.past(HALF) or accuracy >= untrained - ABOUT_EQUAL:
         return None
     return (
-        f"The kNN probe is below the random encoder: {accuracy:.1%} after {now}, {untrained:.1%} before "
+        f"{BELOW_UNTRAINED}: {accuracy:.1%} after {now}, {untrained:.1%} before "
         f"training. Raise epochs; if a longer run does no better, change optim.base_lr."
     )

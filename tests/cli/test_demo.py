@@ -33,6 +33,7 @@ def test_the_demo_ends_with_its_table_and_the_path_of_its_report(
     }
     page = report.read_text(encoding="utf-8")
     assert "the same encoder, random weights" in page
+    assert page.count(" points (") == 2
     assert "data:image/png;base64," in page
     assert_self_contained(page)
     assert {path.name for path in tmp_path.iterdir()} == {"demo"}

@@ -67,6 +67,25 @@ def test_the_folder_holds_what_is_promised(measured: Measured) -> None:
             assert f"{results[prefix + key]:.1%}" in text
 
 
+def test_the_word_comes_first_and_is_that_of_the_intervals(measured: Measured) -> None:
+    folder, results = measured
+    differences = results["differences"]
+    for measure in ("logistic", "knn"):
+        for other in ("random", "pixels"):
+            mean, low, high = differences[f"{measure}_{other}"]
+            assert low <= mean <= high
+            assert mean == pytest.approx(results[f"{measure}_top1"] - results[f"{other}_{measure}_top1"])
+    draws = [sum(results[f"{kind}few_shot"]["5 per class"]) / 2 for kind in ("", "random_")]
+    assert differences["few_shot_random"]["5 per class"][0] == pytest.approx(draws[0] - draws[1])
+    low, high = differences["logistic_random"][1:]
+    if low > 0 or high < 0:
+        assert results["verdict"] == ("helped" if low > 0 else "hurt")
+    text = outline((folder / "report.html").read_text()).text
+    words = {"helped": "Helped: ", "no difference": "No difference: ", "hurt": "Hurt: "}
+    assert words[results["verdict"]] in text
+    assert "raw pixels by the same measure" in text
+
+
 def test_every_draw_is_written(measured: Measured) -> None:
     folder, results = measured
     with (folder / "few_shot.csv").open(newline="") as file:

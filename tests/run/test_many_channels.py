@@ -18,6 +18,7 @@ from mae.config.composing import compose
 from mae.data.loading.batches import Batch
 from mae.data.statistics import false_colours, measure_pixels, pixel_tensors, shown_channels, standardize
 from mae.downstream.baselines import classify_pixels
+from mae.evaluation.alarm_rules import TOO_SHORT
 from mae.evaluation.representation import patch_figures
 from mae.report.pictures import CELL, GAP, MARGIN
 from mae.training.loggers import read_metrics
@@ -52,7 +53,7 @@ def assert_learned(folder: Path, results: dict[str, Any]) -> None:
     losses = [value for _, value in read_metrics(folder / "run" / "metrics.csv")["val_loss"]]
     assert losses[-1] < 0.9 * losses[0]
     assert results["val_loss"] < 0.9 * results["patch_mean_loss"]
-    assert results["alarms"] == []
+    assert [text for text in results["alarms"] if not text.startswith(TOO_SHORT)] == []
 
 
 def shades(path: Path, height: int, width: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,19 @@ from mae.checkpoints.read import read_pickle
 from mae.config.composing import compose
 from mae.downstream.prepare import prepare
 from mae.downstream.results_table import write_results_tables
-from tests.report.test_page import assert_self_contained
+from mae.evaluation.segmentation_scores import read_image_counts
+from tests.report.test_page import assert_self_contained, outline
 from tests.runs import QUIET, job, names, shared_pretraining
 
-FILES = {"config.yaml", "environment.json", "metrics.csv", "results.json", "report.html", "per_class.csv"}
+FILES = {
+    "config.yaml",
+    "environment.json",
+    "metrics.csv",
+    "results.json",
+    "report.html",
+    "per_class.csv",
+    "per_image.csv",
+}
 
 
 def draw_pair(seed: int, side: int = 24) -> tuple[np.ndarray, np.ndarray]:
@@ -90,6 +100,27 @@ def test_it_learns_and_says_so_beside_its_baselines(run: tuple[Path, dict[str, A
     assert results["test_miou"] > 0.55
     assert results["test_miou_commonest"] < 0.35
     assert 0 < results["random_miou"] <= 1
+
+
+def test_the_difference_is_paired_over_the_images(
+    run: tuple[Path, dict[str, Any], torch.Tensor],
+) -> None:
+    folder, results, confusion = run
+    mean, low, high = results["differences"]["random"]
+    assert mean == pytest.approx(results["test_miou"] - results["random_miou"])
+    assert low <= mean <= high
+    assert results["verdict"] == ("helped" if low > 0 else "hurt" if high < 0 else "no difference")
+    below, above = results["test_miou_interval"]
+    assert below <= results["test_miou"] <= above
+    counts = read_image_counts(folder / "per_image.csv", ("ground", "disc", "box"))
+    assert len(counts) == 7
+    found, true, predicted = torch.stack(list(counts.values())).sum(dim=0).reshape(3, 3)
+    assert found.tolist() == confusion.diagonal().tolist()
+    assert true.tolist() == confusion.sum(dim=1).tolist()
+    assert predicted.tolist() == confusion.sum(dim=0).tolist()
+    text = outline((folder / "report.html").read_text(encoding="utf-8")).text
+    first = re.search(r"(Helped|No difference|Hurt): segmentation, 24 images with masks", text)
+    assert first is not None and first[1].lower() == results["verdict"]
 
 
 def test_figures_are_those_of_the_predicted_pixels(
