@@ -160,6 +160,7 @@ LINEAR = {
     "protocol.head_std": 0.01,
     "protocol.sweep": False,
 }
+PLAIN_HEAD = {"protocol.head_start": "random", "protocol.head_norm": "none", "protocol.head_rate": 1}
 FINETUNING = {
     "batch_size": 1024,
     "optim.name": "adamw",
@@ -170,6 +171,7 @@ FINETUNING = {
     "protocol.name": "finetune",
     "protocol.pool": "mean",
     "protocol.head_std": 2e-5,
+    **PLAIN_HEAD,
     "protocol.label_smoothing": 0.1,
     "protocol.mixup": 0.8,
     "protocol.cutmix": 1.0,
@@ -243,6 +245,7 @@ def published() -> Iterator[tuple[str, dict[str, Any], float]]:
         "optim.warmup_epochs": 5,
         "protocol.name": "finetune",
         "protocol.pool": "token",
+        **PLAIN_HEAD,
         "protocol.layer_decay": 1,
         **{f"protocol.{key}": value for key, value in NOTHING.items()},
     }
@@ -281,6 +284,7 @@ def test_a_probe_and_a_fine_tuning_expect_the_encoder_that_pretraining_makes(siz
 
 
 # Chosen by the machine, or measured on the images: nothing of the recipe.
+FLIP = {"data.flip"}  # what the images themselves say, and no rule of their numbers
 OPEN = {"data.num_workers", "data.bits", "trainer.validate_every"}
 SIGHTS = [
     (Inspection(count, channels, side, side, side, False), Machine(accelerated, 8))
@@ -338,7 +342,7 @@ def test_augmentation_stands_in_the_recipe_itself(name: str) -> None:
     body = "\n".join(line.partition("#")[0] for line in text.splitlines())
     keys = ["min_scale", "flip"]
     if "tune" in composed(name).protocol.name:
-        keys += ["drop_path", "label_smoothing", "override /augmentation"]
+        keys += ["drop_path", "label_smoothing", "override /augmentation", "head_start", "head_norm", "head_rate"]
     assert [key for key in keys if not re.search(rf"\b{key}:", body)] == []
 
 
@@ -354,27 +358,22 @@ def test_what_the_defaults_choose_was_written_down_rightly(name: str) -> None:
     choose_loading(choices, look, machine, devices=1)
     choose_pretraining(choices, look.count, machine)
     chosen = leaves(free.plain())
-    assert {key: value for key, value in leaves(wanted.plain()).items() if value is not None and key not in OPEN} == {
-        key: chosen[key] for key, value in leaves(wanted.plain()).items() if value is not None and key not in OPEN
+    written = {
+        key: value for key, value in leaves(wanted.plain()).items() if value is not None and key not in OPEN | FLIP
     }
+    assert written == {key: chosen[key] for key in written}
 
 
-@pytest.mark.parametrize(("name", "labels"), [("digits_probe", 50), ("fashion_mnist_finetune", 5_500)])
-def test_what_the_defaults_choose_for_few_labels_was_written_down_rightly(name: str, labels: int) -> None:
-    wanted = composed(name)
-    side = 8 if name == "digits_probe" else 28
-    data, _, protocol = name.rpartition("_")
-    given = [f"data={data}", f"protocol={'linear_probe' if protocol == 'probe' else protocol}", "data.channels=1"]
-    if protocol == "finetune":
-        given += [f"{key}={getattr(wanted, key)}" for key in ("epochs", "batch_size")]
-    choices = Choices(compose("finetune", given))
+def test_what_the_defaults_choose_for_few_labels_was_written_down_rightly() -> None:
+    wanted, labels = composed("digits_probe"), 50
+    choices = Choices(compose("finetune", ["data=digits", "protocol=linear_probe", "data.channels=1"]))
     machine = Machine(accelerated=False, cores=2)
-    choose_loading(choices, Inspection(labels, 1, side, side, side, True), machine, devices=1)
+    choose_loading(choices, Inspection(labels, 1, 8, 8, 8, True), machine, devices=1)
     choose_finetuning(choices, labels, machine)
     choose_baselines(choices, labels, machine)
     flat = leaves(wanted.plain())
     chosen = {choice.key: choice.value for choice in choices.made if choice.key not in OPEN}
-    assert {"optim.base_lr", "optim.warmup_epochs", "data.min_scale", "data.flip", "baselines"} <= set(chosen)
+    assert {"optim.base_lr", "optim.warmup_epochs", "data.min_scale", "baselines"} <= set(chosen)
     assert {key: flat[key] for key in chosen} == pytest.approx(chosen)
 
 

@@ -23,6 +23,8 @@ from mae.data.streaming.stream import Stream
 from mae.data.streaming.stream_order import EncodedStreamDataset, StreamDataset, StreamSampler
 
 STATISTICS_IMAGES = 1024
+EVALUATION_BATCH = 64
+"""Images that are evaluated together, or more: small batches are for steps, and evaluation keeps nothing for a way back."""
 
 
 class ImageData(L.LightningDataModule):
@@ -148,7 +150,7 @@ class ImageData(L.LightningDataModule):
         indices = np.arange(len(source)) if most is None else evenly_spaced(len(source), most)
         sampler = OrderedSampler(indices, *(self._rank() if shard else (0, 1)))
         dataset = self.examples(source, self.eval_transform, self.channels, bits=self.bits)
-        return self._loader(dataset, sampler, self.micro_batch, keep=keep)
+        return self._loader(dataset, sampler, max(self.micro_batch, EVALUATION_BATCH), keep=keep)
 
     def _rank(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

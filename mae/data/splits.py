@@ -26,6 +26,8 @@ class Splits:
     """All training images, where those of ``val`` were held out of them."""
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     """Mean and deviation per channel of the training pixels, where the data bring them; see ``measure_pixels``."""
+    undrawn: Source | None = None
+    """All training images, where those of ``train`` are a draw of labels from them."""
     keep: Callable[[], None] | None = None
     """Writes down what took long to find out, as the run begins."""
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from mae.config.choosing.finetuning import from_scratch
+from mae.config.schema.protocols import Finetune
 from mae.config.schema.roots import FinetuneConfig
 from mae.config.schema.training import CsvLogger
 from mae.data.datamodule import ImageData
@@ -34,6 +36,8 @@ def random_config(setting: Setting[FinetuneConfig], encoder: Backbone) -> Finetu
     config = setting.config.model_copy(deep=True)
     config.run_dir = str(setting.folder.path / BASELINE)
     config.checkpoint, config.model = None, model_of(encoder)
+    if isinstance(config.protocol, Finetune):
+        config.protocol = from_scratch(config.protocol)
     config.baselines, config.trainer.progress, config.logger = False, False, CsvLogger(name="csv")
     return config
 

@@ -81,6 +81,10 @@ class DownstreamRun(Run):
         Raises:
             DivergedError: The loss became no number.
         """
+        # What the first process begins with is what every device begins with: DDP sees to that.
+        if self.setting.folder.last_checkpoint is None and self.trainer.is_global_zero:
+            self.return_to_device()
+            self.task.begin(self.setting, self.trainer, self.module, self.data)
         self.fit()
         self.divergence.check()
         # The checkpoint holds the averaged weights already: the callback would swap them for others.

@@ -9,7 +9,7 @@ import lightning as L
 from torch import Tensor
 
 from mae.checkpoints.format import Checkpoint
-from mae.config.choosing.images import choose_loading
+from mae.config.choosing.images import choose_flip, choose_loading
 from mae.config.choosing.model import choose_images_and_model
 from mae.config.composing import load_preset
 from mae.config.schema.roots import FinetuneConfig
@@ -50,6 +50,9 @@ def choose_by_data(setting: Setting[FinetuneConfig], labelled: Labelled, checkpo
     else:
         choose_images_and_model(setting.choices, look, setting.machine, load_preset)
     choose_loading(setting.choices, look, setting.machine, setting.devices)
+    if setting.config.evaluate_only or not setting.config.protocol.trains:
+        setting.choices.fill("data.flip", False, "no training")
+    choose_flip(setting.choices, look, labelled.splits.undrawn or labelled.splits.train, labelled.splits.train)
     return look
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from mae.config.choosing.finetuning import choose_layer_decay
 from mae.config.schema.protocols import Finetune, LinearProbe, Protocol, Tuning
 from mae.config.schema.roots import FinetuneConfig
 from mae.downstream.downstream_run import DownstreamRun
@@ -41,6 +42,8 @@ def prepare_training(config: FinetuneConfig, overrides: Sequence[str] = ()) -> D
     check_classes(setting, labelled.classes)
 
     encoder, report = build_encoder(config, checkpoint)
+    if isinstance(config.protocol, Tuning):
+        choose_layer_decay(setting.choices, encoder.depth)
     task.check_batches(setting, encoder, look.count)
     model = task.build_model(encoder, len(labelled.classes))
     options = config.trainer
@@ -52,7 +55,8 @@ def prepare_training(config: FinetuneConfig, overrides: Sequence[str] = ()) -> D
     )
     data = task.build_data(setting, labelled.splits, encoder)
     decay = config.protocol.layer_decay if isinstance(config.protocol, Tuning) else 1.0
-    optimization = build_optimization(setting, encoder, data.steps_per_epoch, decay)
+    head_rate = config.protocol.head_rate if isinstance(config.protocol, Finetune) else 1.0
+    optimization = build_optimization(setting, encoder, data.steps_per_epoch, decay, head_rate)
     module = task.build_module(model, labelled.classes, optimization)
     sweep = Sweep(candidates_of(config, encoder), optimization) if _sweeps(config.protocol) else None
     averaging = _averaging(config.protocol)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from mae.models.backbones.backbone import Backbone
@@ -24,6 +26,7 @@ class Classifier(nn.Module):
         head: (B, D) to (B, K), or with ``pool="all"`` (B, prefix + L, D) to (B, K).
         pool: ``mean`` over the patch tokens, the class ``token``, or ``all`` tokens for a head that pools itself.
         blocks: How many of the last blocks learn: None all of the encoder, 0 nothing of it; see ``Backbone.freeze_all_but``.
+        frozen: Parts of the head that stay in eval mode, such as a norm whose statistics are fixed.
 
     An encoder that learns, with mean pooling, pools first and normalises then, and its last norm starts afresh, as in the
     paper's released recipe. A frozen one normalises first, as it was trained.
@@ -32,14 +35,22 @@ class Classifier(nn.Module):
         ValueError: The pooling is unknown, or asks for a class token that the encoder lacks; or the blocks are not there.
     """
 
-    def __init__(self, encoder: Backbone, head: nn.Module, *, pool: str = "mean", blocks: float | None = None) -> None:
+    def __init__(
+        self,
+        encoder: Backbone,
+        head: nn.Module,
+        *,
+        pool: str = "mean",
+        blocks: float | None = None,
+        frozen: Sequence[nn.Module] = (),
+    ) -> None:
         super().__init__()
         check_pool(encoder, pool)
         self.encoder = encoder
         self.head = head
         self.pool = pool
         self.pools_first = pool == "mean" and blocks != 0
-        self._frozen = encoder.freeze_all_but(blocks)
+        self._frozen = [*encoder.freeze_all_but(blocks), *frozen]
         if self.pools_first:
             encoder.restart_norm()
         self.train(self.training)

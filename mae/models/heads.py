@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from timm.layers import AttentionPoolLatent
 from torch import Tensor, nn
 
@@ -27,6 +28,22 @@ class LinearHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return logits (B, K)."""
         return self.linear(self.norm(features))  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def take(self, weight: Tensor, bias: Tensor) -> None:
+        """Become the classifier ``features @ weight.T + bias`` of features as they are: what the norm does in eval mode is undone.
+
+        Args:
+            weight: (K, D).
+            bias: (K,), finite.
+        """
+        weight, bias = weight.double(), bias.double()  # a mean far from zero leaves float32 few digits
+        if isinstance(self.norm, nn.BatchNorm1d):
+            mean, var = (values.double().cpu() for values in statistics_of(self.norm))
+            bias = bias + weight @ mean
+            weight = weight * (var + self.norm.eps).sqrt()
+        self.linear.weight.copy_(weight)
+        self.linear.bias.copy_(bias)
 
 
 class MLPHead(nn.Module):
@@ -106,6 +123,19 @@ class AttentiveHead(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Return logits (B, K)."""
         return self.head(self.pool(tokens))  # type: ignore[no-any-return]
+
+
+def statistics_of(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+    """Return the mean (D,) and variance (D,) that a BatchNorm standardises by in eval mode."""
+    assert norm.running_mean is not None and norm.running_var is not None, "built to keep statistics"
+    return norm.running_mean, norm.running_var
+
+
+@torch.no_grad()
+def keep_statistics(norm: nn.BatchNorm1d, features: Tensor) -> None:
+    """Let a BatchNorm standardise in eval mode by the mean and variance of features (N, D)."""
+    for kept, found in zip(statistics_of(norm), (features.mean(0), features.var(0, correction=0)), strict=True):
+        kept.copy_(found)
 
 
 def _final_layer(width: int, classes: int, init_std: float) -> nn.Linear:

@@ -27,6 +27,7 @@ def create_optimizer(
     layer_decay: float = 1.0,
     depth: int = 0,
     layer_of: LayerOf | None = None,
+    head_rate: float = 1.0,
     fused: bool = False,
 ) -> Optimizer:
     """Return ``adamw``, ``sgd`` or ``lars`` over the trainable parameters of a module.
@@ -41,13 +42,14 @@ def create_optimizer(
         layer_decay: Factor on the learning rate from each layer to the one before it.
         depth: Number of the encoder's layers.
         layer_of: Gives the layer of a parameter of the encoder, see ``parameter_groups``.
+        head_rate: Factor on the learning rate of what stands on the encoder.
         fused: One kernel for all parameters of AdamW, on a CPU or GPU.
 
     Raises:
         ValueError: The optimizer is unknown.
     """
     groups: list[dict[str, Any]] = parameter_groups(
-        module, lr, weight_decay, layer_decay=layer_decay, depth=depth, layer_of=layer_of
+        module, lr, weight_decay, layer_decay=layer_decay, depth=depth, layer_of=layer_of, head_rate=head_rate
     )
     if name == "adamw":
         return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=fused)

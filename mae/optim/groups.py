@@ -25,6 +25,7 @@ def parameter_groups(
     layer_decay: float = 1.0,
     depth: int = 0,
     layer_of: LayerOf | None = None,
+    head_rate: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Group the trainable parameters for an optimizer.
 
@@ -39,12 +40,13 @@ def parameter_groups(
         depth: Number of the encoder's layers.
         layer_of: Gives the layer of a parameter of ``module.encoder`` by its name there: 0 embeddings, 1 to depth the layers,
             depth + 1 what follows them, as all else does. Needed with layer-wise decay.
+        head_rate: Factor on the learning rate of what is not ``module.encoder``, which then has groups of its own.
 
     Returns:
         Groups with ``name``, ``params``, ``lr``, ``weight_decay`` and whether they are ``decaying`` (matrices, whatever the
         weight decay), from the input to the head.
     """
-    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    groups: dict[tuple[int, bool, bool], dict[str, Any]] = {}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -52,12 +54,13 @@ def parameter_groups(
         if layer_of is not None and layer_decay != 1.0 and name.startswith(ENCODER):
             layer = layer_of(name.removeprefix(ENCODER))
         decay = decays(name, parameter)
+        own = head_rate != 1 and not name.startswith(ENCODER)
         group = groups.setdefault(
-            (layer, decay),
+            (layer, own, decay),
             {
-                "name": f"layer {layer}{'' if decay else ', no decay'}",
+                "name": f"{'head' if own else f'layer {layer}'}{'' if decay else ', no decay'}",
                 "params": [],
-                "lr": lr * layer_decay ** (depth + 1 - layer),
+                "lr": lr * head_rate if own else lr * layer_decay ** (depth + 1 - layer),
                 "weight_decay": weight_decay if decay else 0.0,
                 "decaying": decay,
             },

@@ -97,7 +97,7 @@ def build_data(
 
 
 def build_optimization(
-    setting: Setting[Any], encoder: Backbone, steps_per_epoch: int, layer_decay: float = 1.0
+    setting: Setting[Any], encoder: Backbone, steps_per_epoch: int, layer_decay: float = 1.0, head_rate: float = 1.0
 ) -> Optimization:
     """Return the optimizer and schedule that the config describes."""
     config, options = setting.config, setting.config.optim
@@ -111,6 +111,7 @@ def build_optimization(
         layer_decay=layer_decay,
         depth=encoder.depth,
         layer_of=encoder.layer_of,
+        head_rate=head_rate,
         warmup_steps=round(options.warmup_epochs * steps_per_epoch),
         total_steps=steps_per_epoch * config.epochs,
         final_lr=options.final_lr,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mae.config.choosing.images import choose_loading
+from mae.config.choosing.images import choose_flip, choose_loading
 from mae.config.choosing.model import choose_images_and_model
 from mae.config.choosing.pretraining import choose_pretraining
 from mae.config.composing import load_preset
@@ -45,6 +45,7 @@ def prepare(config: PretrainConfig, overrides: Sequence[str] = ()) -> Pretrainin
     look = inspect_images(splits.train)
     choose_images_and_model(choices, look, setting.machine, load_preset)
     choose_loading(choices, look, setting.machine, setting.devices)
+    choose_flip(choices, look, splits.train)
     choose_pretraining(choices, look.count, setting.machine, setting.shares)
 
     model = build_model(config)

@@ -18,7 +18,7 @@ class Optimization:
 
     Attributes:
         name: adamw, sgd or lars.
-        lr: Peak learning rate of the last layer: base_lr * effective batch / 256.
+        lr: Peak learning rate of the encoder's last layer: base_lr * effective batch / 256.
         weight_decay: Not on biases, norms and tokens.
         betas: Of AdamW.
         momentum: Of SGD and LARS.
@@ -30,6 +30,7 @@ class Optimization:
         schedule: cosine, or steps.
         fall_every: Steps after which the learning rate falls to a tenth, with steps.
         layer_of: Gives the layer of a parameter of the encoder by its name, for layer-wise decay.
+        head_rate: Factor on the learning rate of what stands on the encoder.
         fused: Update all parameters in one kernel, where AdamW has one for their device.
     """
 
@@ -47,6 +48,7 @@ class Optimization:
     fall_every: int | None = None
     fused: bool = True
     layer_of: LayerOf | None = None
+    head_rate: float = 1.0
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """Return the optimizer over what is trainable."""
@@ -61,6 +63,7 @@ class Optimization:
             layer_decay=self.layer_decay,
             depth=self.depth,
             layer_of=self.layer_of,
+            head_rate=self.head_rate,
             fused=self.fused and bool(parameters) and parameters[0].device.type in ("cpu", "cuda"),
         )
 
@@ -72,7 +75,9 @@ class Optimization:
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    @staticmethod
-    def last_layer_lr(optimizer: Any) -> torch.Tensor:
-        """Return the learning rate now in force at the last layer, on the CPU: logging a number would wait for the GPU."""
-        return torch.tensor(optimizer.param_groups[-1]["lr"])
+    def last_layer_lr(self, optimizer: Any) -> torch.Tensor:
+        """Return the learning rate now in force at the last layer, a head's own factor left out.
+
+        On the CPU: logging a number would wait for the GPU.
+        """
+        return torch.tensor(optimizer.param_groups[-1]["lr"] / self.head_rate)

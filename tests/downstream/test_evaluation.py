@@ -27,12 +27,16 @@ FILES = {"config.yaml", "environment.json", "results.json", "report.html", "pred
 Trained = tuple[Path, dict[str, Any], np.ndarray, np.ndarray]
 
 
+PLAIN_HEAD = ("protocol.head_start=random", "protocol.head_norm=none", "protocol.head_rate=1")
+"""Of three epochs at a rate that a solved head would not outlive."""
+
+
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Give a classifier of the digits: its folder, its results, and its logits on the test split with the labels."""
     folder = tmp_path_factory.mktemp("digits") / "run"
     checkpoint = shared_pretraining(tmp_path_factory)
-    overrides = ("protocol=finetune", "batch_size=128", "epochs=3", "optim.base_lr=0.03")
+    overrides = ("protocol=finetune", "batch_size=128", "epochs=3", "optim.base_lr=0.03", *PLAIN_HEAD)
     prepared = job("finetune", folder, f"checkpoint={checkpoint}", *overrides)
     results = prepared.run()
     module = prepared.module.eval()

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 from mae.config.choices import Choices, Machine, multiple, rounded
 from mae.config.choosing.pretraining import choose_pace
+from mae.config.schema.protocols import Finetune
 from mae.config.schema.roots import FinetuneConfig
 from mae.data.reading.augment import can_augment
 
 PAPER_PROBE_BASE_LR = 0.1
 TUNED = ("partial_finetune", "finetune")
 MANY_LABELS = 10_000
+FEW_LABELS = 1000
+FEW_BATCH = 16
+"""Images a step where few labels are tuned on: in as many epochs, four times the steps of 64 images."""
+LEAST_STEPS = 600
+"""Of a fine-tuning in all: 200 epochs of 10 images would be 200."""
+PRETRAINED_HEAD = {"head_start": "solved", "head_norm": "batch", "head_rate": 1.0}
+SCRATCH_HEAD = {"head_start": "random", "head_norm": "batch", "head_rate": 10.0}
+"""Features at random are not worth solving for: they change at once."""
 
 
 def choose_finetuning(choices: Choices[FinetuneConfig], count: int, machine: Machine, shares: int = 1) -> None:
@@ -17,12 +28,20 @@ def choose_finetuning(choices: Choices[FinetuneConfig], count: int, machine: Mac
     config = choices.config
     name = config.protocol.name
     linear = name == "linear_probe"
+    if isinstance(config.protocol, Finetune):
+        _choose_head(choices, config.protocol, alone=(config.batch_size or count) < 2 * shares)
+    few = name in TUNED and count < FEW_LABELS
     most = (1024 if machine.accelerated else 256) if count > 1024 else 64
-    # Mixup and CutMix mix pairs of images.
+    size = count // max(1, round(count / FEW_BATCH)) if few else min(count, most)
+    # Mixup and CutMix mix pairs of images, and a BatchNorm needs two.
     pairs = name in TUNED and (count >= MANY_LABELS or choices.get("protocol.mixup") or choices.get("protocol.cutmix"))
-    unit = 2 * shares if pairs and min(count, most) >= 2 * shares else shares
-    batch = choices.fill("batch_size", multiple(min(count, most), unit), f"{count:,} labelled images")
-    if count < 1000:
+    normalised = choices.get("protocol.head_norm") == "batch"
+    unit = 2 * shares if (pairs or (normalised and size < 2 * shares)) and count >= 2 * shares else shares
+    reason = f"{count:,} labelled images" + (f", a step for every {FEW_BATCH} or so" if few else "")
+    batch = choices.fill("batch_size", multiple(size, unit), reason)
+    if few and (steps := count // batch) * 200 < LEAST_STEPS:
+        epochs, reason = math.ceil(LEAST_STEPS / max(1, steps)), f"{LEAST_STEPS} steps, of {count:,} labelled images"
+    elif count < FEW_LABELS:
         epochs, reason = 300 if linear else 200, "few labels make short epochs"
     elif machine.accelerated:
         epochs, reason = (90, "the paper's") if linear else (rounded(20e6 / count, 50, 100), "the papers' 50 to 100")
@@ -42,6 +61,31 @@ def choose_finetuning(choices: Choices[FinetuneConfig], count: int, machine: Mac
     choose_pace(choices, epochs)
     if name in TUNED:
         _choose_augmentation(choices, count, epochs)
+
+
+def choose_layer_decay(choices: Choices[FinetuneConfig], depth: int) -> None:
+    """Choose how much slower than the next each of ``depth`` layers learns; 0 where there are none to tell apart."""
+    if depth:
+        choices.fill("protocol.layer_decay", 0.75, "the paper's")
+    else:
+        choices.fill("protocol.layer_decay", 1.0, "no layers to tell apart")
+
+
+def _choose_head(choices: Choices[FinetuneConfig], protocol: Finetune, alone: bool) -> None:
+    """Choose how the head starts, what stands before it, and how fast it learns; ``alone`` is an image on its device."""
+    scratch = choices.config.checkpoint is None
+    if protocol.head == "mlp":
+        choices.fill("protocol.head_start", "random", "a head of two layers is not solved for")
+    if alone:
+        choices.fill("protocol.head_norm", "none", "a BatchNorm needs two images on a device")
+    reason = "the features start at random" if scratch else "the features are pretrained"
+    for key, value in (SCRATCH_HEAD if scratch else PRETRAINED_HEAD).items():
+        choices.fill(f"protocol.{key}", value, reason)
+
+
+def from_scratch(protocol: Finetune) -> Finetune:
+    """Return a protocol as it is fair to the same network from scratch: a solved head is what features worth it begin with."""
+    return protocol.model_copy(update=SCRATCH_HEAD) if protocol.head_start == "solved" else protocol
 
 
 def choose_baselines(choices: Choices[FinetuneConfig], count: int, machine: Machine) -> None:

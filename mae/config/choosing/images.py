@@ -6,13 +6,24 @@ from typing import Any
 
 from mae.config.choices import Choices, Machine, largest_divisor
 from mae.config.schema.data import Streamed
+from mae.config.schema.protocols import Finetune
 from mae.config.schema.roots import FinetuneConfig
 from mae.data.inspection import Inspection
+from mae.data.source import Source
 from mae.data.streaming.stream import choose_readers
+from mae.evaluation.mirror import look_at_mirrored
+
+GENTLE_SCALE = 0.8
+"""Smallest share of an image in a crop, to fine-tune on few labels or small images: what is cut off may be what is meant."""
+PAPER_SCALE = 0.08
+"""He et al. 2021's in the second stage, on ImageNet."""
+PHOTOGRAPH = 112
+"""Pixels of the short side from which on images are photographs."""
+MANY_LABELS = 10_000
 
 
 def choose_loading(choices: Choices[Any], look: Inspection, machine: Machine, devices: int) -> None:
-    """Choose depth, crops, flips and worker processes.
+    """Choose depth, crops and worker processes.
 
     Args:
         choices: Of either stage.
@@ -33,13 +44,7 @@ def choose_loading(choices: Choices[Any], look: Inspection, machine: Machine, de
         )
     deep = "16 bits or floats among the images looked at"
     choices.fill("data.bits", look.bits, deep if look.bits > 8 else "no image looked at holds more")
-    if look.short_side < 24:
-        choices.fill("data.min_scale", 0.6, "so few pixels leave little to crop")
-    if look.short_side >= 112 and isinstance(choices.config, FinetuneConfig):
-        choices.fill("data.min_scale", 0.08, "the paper's for the second stage")
-    choices.fill("data.min_scale", 0.2, "the paper's")
-    grey_and_small = data.channels == 1 and look.short_side <= 32
-    choices.fill("data.flip", not grey_and_small, "may be characters" if grey_and_small else "the paper's")
+    choices.fill("data.min_scale", *_scale(choices.config, look))
     if not look.in_memory:
         workers, reason = max(1, min(16, cores - 1)), f"files to decode, {machine.cores} cores"
     elif machine.accelerated:
@@ -55,3 +60,33 @@ def choose_loading(choices: Choices[Any], look: Inspection, machine: Machine, de
             f"a divisor of the {lanes} lanes, {machine.cores} cores",
         )
     choices.fill("data.num_workers", workers, reason)
+
+
+def choose_flip(choices: Choices[Any], look: Inspection, images: Source, labelled: Source | None = None) -> None:
+    """Choose whether training images are mirrored: where a test says that it does no harm, see ``look_at_mirrored``.
+
+    Args:
+        choices: Of either stage.
+        look: At the images.
+        images: All training images, also those without a label.
+        labelled: Those whose labels are asked too, where they have some.
+    """
+    if choices.get("data.flip") is None:
+        channels = choices.config.data.channels or look.channels
+        seen = look_at_mirrored(images, labelled, channels=channels, bits=look.bits, short_side=look.short_side)
+        choices.fill("data.flip", seen.harmless, str(seen))
+
+
+def _scale(config: Any, look: Inspection) -> tuple[float, str]:
+    """Return the smallest share of an image that a training crop holds, and why."""
+    photographs = look.short_side >= PHOTOGRAPH
+    if isinstance(config, FinetuneConfig) and isinstance(config.protocol, Finetune):
+        if photographs and look.count >= MANY_LABELS:
+            return PAPER_SCALE, "the paper's for the second stage"
+        why = f"fewer than {MANY_LABELS:,} labels" if photographs else f"images of {look.short_side} px"
+        return GENTLE_SCALE, f"{why}: gentle crops, which leave what is meant in the image"
+    if look.short_side < 24:
+        return 0.6, "so few pixels leave little to crop"
+    if photographs and isinstance(config, FinetuneConfig):
+        return PAPER_SCALE, "the paper's for the second stage"
+    return 0.2, "the paper's"

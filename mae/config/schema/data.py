@@ -28,12 +28,15 @@ class Data(Group):
         "8, or 16 for images that hold more (16 bits, floats), which go to the device as float32", chosen_by=IMAGES
     )
     min_scale: Chosen[float] = key(
-        "smallest share of the image that a training crop holds; the paper pretrains with 0.2",
+        "smallest share of the image that a training crop holds; the paper pretrains with 0.2, and fine-tunes with 0.08",
         chosen_by=IMAGES,
         above=0,
         most=1,
     )
-    flip: Chosen[bool] = key("mirror half of the training images", chosen_by=IMAGES)
+    flip: Chosen[bool] = key(
+        "mirror half of the training images",
+        chosen_by="a test whether images can be told from their mirror images, and classes change",
+    )
     mean: Chosen[list[float]] = key("per channel, of pixels in [0, 1]", chosen_by=MEASURED)
     std: Chosen[list[Annotated[float, Field(gt=0)]]] = key("per channel, as mean", chosen_by=MEASURED)
     repeats: int = key(

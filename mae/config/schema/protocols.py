@@ -10,6 +10,7 @@ from mae.config.schema.fields import Chosen, Group, key
 
 Pool = Literal["mean", "token"]
 AUGMENTATION = "the number of labelled images and epochs"
+START = "whether the encoder is pretrained"
 
 
 class Protocol(Group):
@@ -64,7 +65,12 @@ class AttentiveProbe(Probe):
 class Tuning(Protocol):
     """The encoder learns, its early layers more slowly."""
 
-    layer_decay: float = key("factor on the learning rate from each layer to the one before it", above=0, most=1)
+    layer_decay: Chosen[float] = key(
+        "factor on the learning rate from each layer to the one before it",
+        chosen_by="the depth of the encoder",
+        above=0,
+        most=1,
+    )
     drop_path: float = key("stochastic depth at the last block, rising from 0", least=0, below=1)
 
 
@@ -77,6 +83,21 @@ class Finetune(Tuning):
     hidden: int | None = key("width of the hidden layer; null takes the encoder's", least=1, default=None)
     activation: Literal["relu", "gelu", "tanh"] = key("of the hidden layer", default="gelu")
     head_std: float = key("deviation of the last layer's weights at the start; 0 is the ViT paper's", least=0)
+    head_start: Chosen[Literal["solved", "random"]] = key(
+        "solved: a linear head begins as a logistic regression on the features (LP-FT, Kumar et al. 2022, arXiv 2202.10054); "
+        "random, as a head of two layers always does: at head_std",
+        chosen_by=START,
+        default="random",
+    )
+    head_norm: Chosen[Literal["batch", "fixed", "none"]] = key(
+        "how features are standardised in front of the head: batch by a BatchNorm without affine parameters, fixed by the "
+        "statistics of the features before training",
+        chosen_by=START,
+        default="none",
+    )
+    head_rate: Chosen[float] = key(
+        "factor on the learning rate of the head", chosen_by=START, default=1.0, least=1, most=100
+    )
     label_smoothing: float = key("share of the target that is spread over all classes", least=0, below=1)
     mixup: Chosen[float] = key("alpha of Mixup; the paper's is 0.8, 0 is off", chosen_by=AUGMENTATION, least=0)
     cutmix: Chosen[float] = key("alpha of CutMix; the paper's is 1.0, 0 is off", chosen_by=AUGMENTATION, least=0)

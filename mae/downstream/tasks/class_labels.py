@@ -55,7 +55,7 @@ def labelled_splits(config: FinetuneConfig, run_dir: Path) -> Splits:
                     f"class out"
                 )
     chosen = few_labels(train.labels, train.classes, config.seed, config.labels_per_class, config.label_fraction)
-    return splits if len(chosen) == len(train) else replace(splits, train=Subset(train, chosen))
+    return splits if len(chosen) == len(train) else replace(splits, train=Subset(train, chosen), undrawn=train)
 
 
 def _check_classes(source: str, train: Source) -> np.ndarray:

@@ -20,6 +20,7 @@ from mae.downstream.labelled_data import Labelled
 from mae.downstream.tasks.class_labels import labelled_splits, match_classes, open_images
 from mae.downstream.tasks.classification_scoring import score_classifier
 from mae.downstream.tasks.classifiers import CLASSIFIERS, build_classifier
+from mae.downstream.tasks.head_start import start_head
 from mae.downstream.tasks.task import Scored, Task
 from mae.evaluation.intervals import accuracy_estimate
 from mae.evaluation.paired import Difference, paired_difference
@@ -78,6 +79,11 @@ class Classification(Task[ClassificationModule]):
         normalised = isinstance(protocol, Probe) and protocol.batch_norm
         if micro < 2 and (normalised or (isinstance(protocol, LinearProbe) and protocol.sweep)):
             raise ValueError(f"batch_size={size} gives a device one image, and the probe's BatchNorm needs two or more")
+        if micro < 2 and isinstance(protocol, Finetune) and protocol.head_norm == "batch":
+            raise ValueError(
+                f"batch_size={size} gives a device one image, and protocol.head_norm=batch needs two or more: choose "
+                f"batch_size={2 * setting.shares}, or protocol.head_norm=none"
+            )
         if micro < 2 and not protocol.probes and any(isinstance(part, nn.BatchNorm2d) for part in encoder.modules()):
             raise ValueError(
                 f"batch_size={size} gives a device one image, and the BatchNorm of {encoder.config['name']} needs two or more"
@@ -124,6 +130,13 @@ class Classification(Task[ClassificationModule]):
             augmentation=augmentation,
             seed=self.config.seed,
         )
+
+    def begin(
+        self, setting: Setting[FinetuneConfig], trainer: L.Trainer, module: ClassificationModule, data: ImageData
+    ) -> None:
+        """Let the head of a fine-tuning begin as the protocol says."""
+        if isinstance(self.config.protocol, Finetune):
+            start_head(self.config.protocol, setting, trainer, module, data)
 
     def rows(self, module: ClassificationModule) -> Rows:
         """Say where layer-wise decay is not in force."""

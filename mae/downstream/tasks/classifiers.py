@@ -72,17 +72,25 @@ def partial_finetune(protocol: PartialFinetune, encoder: Backbone, classes: int)
 
 def _tuned(protocol: Finetune, encoder: Backbone, classes: int, blocks: float | None) -> Classifier:
     head: LinearHead | MLPHead
+    normalised = protocol.head_norm in ("batch", "fixed")
     if protocol.head == "mlp":
+        if protocol.head_start == "solved":
+            raise ValueError(
+                "protocol.head_start=solved solves for one linear layer, and protocol.head=mlp has two: choose "
+                "protocol.head_start=random, or protocol.head=linear"
+            )
         head = MLPHead(
             encoder.width,
             classes,
             hidden=protocol.hidden,
             activation=protocol.activation,
+            batch_norm=normalised,
             init_std=protocol.head_std,
         )
     else:
-        head = LinearHead(encoder.width, classes, init_std=protocol.head_std)
-    return Classifier(encoder, head, pool=protocol.pool, blocks=blocks)
+        head = LinearHead(encoder.width, classes, batch_norm=normalised, init_std=protocol.head_std)
+    frozen = [head.norm] if protocol.head_norm == "fixed" else []
+    return Classifier(encoder, head, pool=protocol.pool, blocks=blocks, frozen=frozen)
 
 
 CLASSIFIERS: dict[str, Callable[[Any, Backbone, int], Classifier]] = {

@@ -145,6 +145,9 @@ class Task(ABC, Generic[M]):
             optimization: Optimizer and schedule; None where nothing is trained.
         """
 
+    def begin(self, setting: Setting[FinetuneConfig], trainer: L.Trainer, module: M, data: ImageData) -> None:
+        """Give a model on the trainer's device what it is to begin with, before the first step of a run."""
+
     def rows(self, module: M) -> Rows:
         """Return what else a person reads in the summary of a run."""
         return []

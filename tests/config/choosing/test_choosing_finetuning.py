@@ -9,8 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mae.config.choices import Machine
-from mae.config.choosing.finetuning import choose_baselines, choose_finetuning
+from mae.config.choosing.finetuning import (
+    PRETRAINED_HEAD,
+    SCRATCH_HEAD,
+    choose_baselines,
+    choose_finetuning,
+    choose_layer_decay,
+    from_scratch,
+)
+from mae.config.composing import compose
 from mae.config.reading import leaves
+from mae.config.schema.protocols import Finetune
 from tests.config.choosing.composed import choices_of
 
 LAPTOP = Machine(accelerated=False, cores=4)
@@ -19,13 +28,15 @@ MACHINES = st.builds(Machine, st.booleans(), st.integers(1, 256))
 PAPER = {"mixup": 0.8, "cutmix": 1.0, "rand_augment": 9, "erasing": 0.25}
 
 
-def second_stage(count: int, machine: Machine, protocol: str = "linear_probe", **given: Any) -> dict[str, Any]:
+def second_stage(
+    count: int, machine: Machine, protocol: str = "linear_probe", shares: int = 1, **given: Any
+) -> dict[str, Any]:
     """Return the config that the rules complete for so many labelled images, flat; ``optim__name`` is optim.name."""
     choices = choices_of("finetune", "checkpoint=null", f"protocol={protocol}")
     for key, value in given.items():
         group, _, leaf = key.rpartition("__")
         setattr(getattr(choices.config, group) if group else choices.config, leaf, value)
-    choose_finetuning(choices, count, machine)
+    choose_finetuning(choices, count, machine, shares)
     choose_baselines(choices, count, machine)
     return leaves(choices.config.plain())
 
@@ -39,7 +50,7 @@ def test_finetuning_choices_fit_the_labels(count: int, protocol: str, machine: M
     assert 2 <= config["batch_size"] <= count  # BatchNorm in the probe needs two images a batch
     assert config["epochs"] % config["trainer.validate_every"] == 0
     left = {key for key, value in config.items() if value is None and key.startswith(("protocol.", "optim."))}
-    assert left <= {"optim.clip_norm", "protocol.hidden", "protocol.heads"}
+    assert left <= {"optim.clip_norm", "protocol.hidden", "protocol.heads", "protocol.layer_decay"}
     if "probe" in protocol:
         assert config["baselines"] is True
         assert not [key for key in PAPER if config.get(f"protocol.{key}")]
@@ -74,6 +85,59 @@ def test_other_optimizers_keep_their_own_rates() -> None:
     for protocol in ("mlp_probe", "attentive_probe", "partial_finetune", "finetune"):
         config = second_stage(1293, LAPTOP, protocol, batch_size=256)
         assert (config["optim.name"], config["optim.base_lr"]) == ("adamw", 0.001)
+
+
+@given(st.integers(2, 999), st.sampled_from([1, 2, 4, 8]))
+def test_few_labels_are_tuned_on_in_many_steps_which_see_nearly_all_of_them(count: int, shares: int) -> None:
+    config = second_stage(count, LAPTOP, "finetune", shares)
+    batch = config["batch_size"]
+    assert config["epochs"] % config["trainer.validate_every"] == 0
+    if count >= 2 * shares:
+        assert batch % shares == 0 and batch // shares >= 2  # a BatchNorm stands before the head
+        steps = count // batch
+        assert config["epochs"] >= 200 and steps * config["epochs"] >= 600
+        assert batch <= 24 and count - steps * batch <= max(count * 0.15, 2 * shares)
+    else:
+        assert config["protocol.head_norm"] == "none"
+    assert config["optim.base_lr"] * batch / 256 == pytest.approx(1e-3, rel=0.05)
+
+
+def test_127_labels_are_eight_steps_of_fifteen_images() -> None:
+    config = second_stage(127, LAPTOP, "finetune")
+    assert (config["batch_size"], config["epochs"]) == (15, 200)
+    assert second_stage(10, LAPTOP, "finetune")["epochs"] == 600
+    assert second_stage(127, LAPTOP)["batch_size"] == 64  # a probe moves one layer
+
+
+def test_a_pretrained_encoder_and_one_at_random_get_heads_of_their_own() -> None:
+    keys = ("head_start", "head_norm", "head_rate")
+    for checkpoint, head in ((None, SCRATCH_HEAD), ("runs/pretrain", PRETRAINED_HEAD)):
+        config = second_stage(5000, LAPTOP, "finetune", checkpoint=checkpoint)
+        assert {key: config[f"protocol.{key}"] for key in keys} == head
+    two_layers = second_stage(5000, LAPTOP, "finetune", checkpoint="runs/pretrain", protocol__head="mlp")
+    assert two_layers["protocol.head_start"] == "random"
+    own = second_stage(5000, LAPTOP, "finetune", checkpoint="runs/pretrain", protocol__head_norm="none")
+    assert (own["protocol.head_norm"], own["protocol.head_start"]) == ("none", PRETRAINED_HEAD["head_start"])
+
+
+def test_the_same_network_from_scratch_gets_a_head_that_is_fair_to_it() -> None:
+    def protocol(*overrides: str) -> Finetune:
+        found = compose("finetune", ["protocol=finetune", *overrides]).protocol
+        assert isinstance(found, Finetune)
+        return found
+
+    solved = from_scratch(protocol("protocol.head_start=solved", "protocol.head_norm=none", "protocol.ema=0.9"))
+    assert {key: getattr(solved, key) for key in SCRATCH_HEAD} == SCRATCH_HEAD
+    assert solved.ema == 0.9
+    papers = protocol("experiment=mae_base_finetune")
+    assert from_scratch(papers) == papers
+
+
+def test_layers_learn_at_rates_of_their_own_where_there_are_some() -> None:
+    for depth, decay in ((0, 1.0), (4, 0.75), (12, 0.75)):
+        choices = choices_of("finetune", "protocol=finetune")
+        choose_layer_decay(choices, depth)
+        assert choices.get("protocol.layer_decay") == decay
 
 
 @pytest.mark.parametrize("protocol", ["finetune", "partial_finetune"])

@@ -53,7 +53,7 @@ def chosen(seen: Inspection, machine: Machine, *overrides: str) -> tuple[dict[st
 @given(SIGHTS, MACHINES)
 def test_everything_is_chosen_and_fits_together(seen: Inspection, machine: Machine) -> None:
     config, choices = chosen(seen, machine)
-    may_stay_null = {"run_dir", "data.mean", "data.std", "optim.clip_norm", "debug.steps"}
+    may_stay_null = {"run_dir", "data.flip", "data.mean", "data.std", "optim.clip_norm", "debug.steps"}
     assert {key for key, value in config.items() if value is None} <= may_stay_null
     assert 1 <= config["batch_size"] <= seen.count
     # So that the last epoch is validated, and best.ckpt and last.ckpt are of validated epochs.
@@ -101,12 +101,11 @@ def test_images_in_memory_need_no_workers_on_a_cpu() -> None:
 @pytest.mark.parametrize("machine", [LAPTOP, SERVER])
 def test_drawings_and_photographs_get_different_recipes(machine: Machine) -> None:
     drawings, photographs = chosen(DRAWINGS, machine)[0], chosen(PHOTOGRAPHS, machine)[0]
-    for key in ("data.image_size", "data.channels", "data.flip", "model.patch_size", "model.width", "batch_size"):
+    for key in ("data.image_size", "data.channels", "model.patch_size", "model.width", "batch_size"):
         assert drawings[key] != photographs[key], key
     assert (drawings["data.image_size"], drawings["data.channels"]) == (28, 1)
-    assert drawings["data.flip"] is False  # a mirrored 2 is no 2
     assert (photographs["data.image_size"], photographs["model.patch_size"]) == (224, 16)
-    assert (photographs["data.flip"], photographs["data.min_scale"]) == (True, 0.2)
+    assert photographs["data.min_scale"] == 0.2
 
 
 def test_more_images_and_a_faster_machine_get_a_larger_model() -> None:

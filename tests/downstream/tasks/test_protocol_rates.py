@@ -14,11 +14,13 @@ from mae.optim.lars import PairedLars
 from tests.runs import ENCODER, few_digits, job
 
 # 160 images in batches of 32: five steps an epoch and ten in all, the first two of them warm-up.
+FASTER = 10
 BATCH, BASE_LR, WARMUP, STEPS, FINAL = 32, 0.02, 2, 10, 0.1
 SHORT = (
     *(*ENCODER, *few_digits(), "model.depth=2", "checkpoint=null", "baselines=false", "epochs=2"),
     *(f"batch_size={BATCH}", f"optim.base_lr={BASE_LR}", "optim.warmup_epochs=0.4", f"optim.final_lr={FINAL}"),
 )
+PLAIN = ("protocol.head_norm=none", "protocol.head_rate=1")
 HEAD = {"head.linear.weight", "head.linear.bias"}
 NORM = {"encoder.vit.norm.weight", "encoder.vit.norm.bias"}
 
@@ -48,11 +50,12 @@ PROTOCOLS: dict[str, tuple[tuple[str, ...], float, set[str]]] = {
         1,
         ATTENTIVE | weights_and_biases("head.head", "linear"),
     ),
-    "half a block": (("protocol=partial_finetune", "protocol.blocks=0.5"), 0.75, mlp(1) | NORM | HEAD),
-    "the last block": (("protocol=partial_finetune",), 0.75, attention(1) | mlp(1) | NORM | HEAD),
-    "finetune": (("protocol=finetune",), 0.75, ALL),
-    "finetune at another decay": (("protocol=finetune", "protocol.layer_decay=0.5"), 0.5, ALL),
-    "finetune in two shares": (("protocol=finetune", "trainer.accumulate=2"), 0.75, ALL),
+    "half a block": (("protocol=partial_finetune", "protocol.blocks=0.5", *PLAIN), 0.75, mlp(1) | NORM | HEAD),
+    "the last block": (("protocol=partial_finetune", *PLAIN), 0.75, attention(1) | mlp(1) | NORM | HEAD),
+    "finetune": (("protocol=finetune", *PLAIN), 0.75, ALL),
+    "finetune at another decay": (("protocol=finetune", "protocol.layer_decay=0.5", *PLAIN), 0.5, ALL),
+    "finetune with a faster head": (("protocol=finetune", *PLAIN[:1], f"protocol.head_rate={FASTER}"), 0.75, ALL),
+    "finetune in two shares": (("protocol=finetune", "trainer.accumulate=2", *PLAIN), 0.75, ALL),
 }
 
 
@@ -91,8 +94,10 @@ def test_every_parameter_learns_at_the_rate_of_the_formula(
     prepared.trainer.fit(prepared.module, datamodule=prepared.data)
 
     assert len(watch.rates) == STEPS
+    faster = {name: FASTER if name in HEAD and f"protocol.head_rate={FASTER}" in overrides else 1 for name in learns}
     for step, rates in enumerate(watch.rates):
-        expected = {name: BASE_LR * BATCH / 256 * decay ** (3 - layer(name)) * factor(step) for name in learns}
+        peaks = {name: BASE_LR * BATCH / 256 * decay ** (3 - layer(name)) * faster[name] for name in learns}
+        expected = {name: peak * factor(step) for name, peak in peaks.items()}
         assert rates == pytest.approx(expected, rel=1e-9), step
 
 
