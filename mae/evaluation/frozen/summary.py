@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mae.evaluation.frozen.clustering import ClusteringScores, measure_clustering
+from mae.evaluation.frozen.features import whitened
 from mae.evaluation.frozen.few_shot import SMALL_BUDGETS, Budget, few_shot_curve
 from mae.evaluation.frozen.knn import KnnScore, Labelled, knn_accuracy, knn_sweep
 from mae.evaluation.frozen.logistic import MOST_ITERATIONS, LogisticFit, fit_logistic
@@ -73,6 +74,7 @@ def measure_frozen(
     *,
     draws: int = 5,
     seed: int = 0,
+    whiten: bool = True,
     say: Callable[[str], None] = lambda line: None,
 ) -> FrozenScores:
     """Measure features by kNN, logistic regression, few-shot curves, clustering and retrieval.
@@ -91,6 +93,7 @@ def measure_frozen(
         classes: Names of the K classes.
         draws: Draws of labels for each budget of the few-shot curve.
         seed: Of the draws, and of k-means.
+        whiten: Whether kNN, clusters and retrieval compare whitened features, see ``whitened``; a regression standardises them.
         say: Hears of each part as it starts.
 
     Raises:
@@ -102,10 +105,14 @@ def measure_frozen(
     val = _checked_and_thinned("validation", val, MOST_OTHERS, notes)
     score = _checked_and_thinned("scored", score, MOST_OTHERS, notes)
     K = len(classes)
+    bank, choosing, scored = train, val, score
+    if whiten:
+        features = whitened(train[0], val[0], score[0])
+        bank, choosing, scored = zip(features, (train[1], val[1], score[1]), strict=True)
 
     say(f"kNN: {len(train[0]):,} images vote")
-    knn = max(knn_sweep(train, val, K), key=lambda tried: tried.accuracy)
-    knn_top1 = knn_accuracy(train, score, K, k=knn.k, temperature=knn.temperature)
+    knn = max(knn_sweep(bank, choosing, K), key=lambda tried: tried.accuracy)
+    knn_top1 = knn_accuracy(bank, scored, K, k=knn.k, temperature=knn.temperature)
 
     say(f"logistic regression on {len(train[0]):,} images")
     logistic = fit_logistic(train, val, K)
@@ -121,12 +128,12 @@ def measure_frozen(
     clustering, retrieval = None, None
     say(f"clusters of {len(score[0]):,} images")
     try:
-        clustering = measure_clustering(*score, K, seed=seed)
+        clustering = measure_clustering(*scored, K, seed=seed)
     except ValueError as error:
         notes.append(f"clustering was skipped: {error}")
     say(f"retrieval among {len(score[0]):,} images")
     try:
-        retrieval = measure_retrieval(score)
+        retrieval = measure_retrieval(scored)
     except ValueError as error:
         notes.append(f"retrieval was skipped: {error}")
 

@@ -71,7 +71,7 @@ class Backbone(nn.Module, ABC):
                 f"features of shape {tuple(features.shape)} do not fit an encoder of width {self.width}: give "
                 f"encoder.features(images, whitened=False)"
             )
-        self.whitening = Whitening.fit(features)
+        self.whitening = Whitening.fit(features).to(next(self.parameters()).device)
 
     def trunk(self, images: Tensor) -> Tensor:
         """Return the tokens before the last norm, so that ``normalize(trunk(images))`` is what ``forward`` gives."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from sklearn.covariance import ledoit_wolf
 from torch import Tensor, nn
 
 ROUNDING = 1e-6
@@ -28,11 +27,12 @@ class Whitening(nn.Module):
 
     @classmethod
     def fit(cls, features: Tensor) -> Whitening:
-        """Fit on features (N, D), which need no labels; computed in float64, kept in float32, on the device of the features.
+        """Fit on features (N, D), which need no labels; computed in float64 on the CPU, kept in float32.
 
-        Each feature is standardised, and their correlations are shrunk towards none by Ledoit and Wolf's estimate (2004, A
-        well-conditioned estimator for large-dimensional covariance matrices), so that fewer images than features are enough. A
-        feature that does not vary is left out: it is 0 from then on.
+        Each feature is standardised, and the variances along the principal directions are raised by D/N of their median, which
+        is about as much as so few images can hide: fewer images than features are enough, and what does not vary but for
+        rounding is not blown up. Shrinking towards the mean variance (Ledoit and Wolf 2004) would drown the small directions
+        where three hold 99% of it. A feature that is constant is left out: it is 0 from then on.
 
         Raises:
             ValueError: There are fewer than two images, or features that are not finite.
@@ -43,15 +43,18 @@ class Whitening(nn.Module):
             )
         if not features.isfinite().all():
             raise ValueError("features that are not finite cannot be whitened: training diverged; lower optim.base_lr")
-        x = features.detach().double()
+        x = features.detach().cpu().double()
         std, mean = torch.std_mean(x, dim=0, correction=0)
         varies = std > ROUNDING * x.abs().amax(dim=0)
         gain = torch.where(varies, 1 / std, 0.0)
-        correlation, _ = ledoit_wolf(((x - mean) * gain).cpu().numpy(), assume_centered=True)
-        variance, directions = torch.linalg.eigh(torch.from_numpy(correlation).to(x.device))
-        whitening = cls(features.shape[1]).to(features.device)
+        x = (x - mean) * gain
+        variance, directions = torch.linalg.eigh(x.T @ x / len(x))
+        varied = variance[variance > ROUNDING**2 * variance[-1]]
+        hidden = varied.median() * x.shape[1] / len(x) if len(varied) else 1.0
+        scale = (variance.clamp_min(0) + hidden).rsqrt()
+        whitening = cls(features.shape[1])
         whitening.mean.copy_(mean)
-        whitening.matrix.copy_(gain[:, None] * (directions * variance.rsqrt()) @ directions.T)
+        whitening.matrix.copy_(gain[:, None] * (directions * scale) @ directions.T)
         return whitening
 
     def forward(self, features: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mae.evaluation.frozen import summary as frozen
-from mae.evaluation.frozen.knn import Labelled, knn_predict
+from mae.evaluation.frozen.features import whitened
+from mae.evaluation.frozen.knn import Labelled, knn_accuracy, knn_predict
 from mae.evaluation.frozen.retrieval import measure_retrieval
 from mae.evaluation.frozen.summary import FrozenScores, measure_frozen
 
@@ -35,7 +36,8 @@ def scores() -> FrozenScores:
 
 
 def knn_by_hand(queries: Labelled, k: int, temperature: float) -> float:
-    return float((knn_predict(*TRAIN, queries[0], 4, k=k, temperature=temperature) == queries[1]).double().mean())
+    bank, wanted = whitened(TRAIN[0], queries[0])
+    return float((knn_predict(bank, TRAIN[1], wanted, 4, k=k, temperature=temperature) == queries[1]).double().mean())
 
 
 def test_neighbours_are_chosen_on_validation_and_scored_elsewhere(scores: FrozenScores) -> None:
@@ -72,7 +74,7 @@ def test_nothing_is_chosen_on_what_is_scored(scores: FrozenScores) -> None:
 
 def test_clusters_and_retrieval_are_of_the_scored_images(scores: FrozenScores) -> None:
     results = scores.results()
-    alone = measure_retrieval(SCORE)
+    alone = measure_retrieval((whitened(TRAIN[0], SCORE[0])[1], SCORE[1]))
     assert results["retrieval_map"] == alone.mean_average_precision
     assert results["retrieval_precision_10"] == alone.precision_10
     assert [results[f"retrieval_recall_{k}"] for k in (1, 5, 10)] == [alone.recall[k] for k in (1, 5, 10)]
@@ -85,6 +87,27 @@ def test_clusters_and_retrieval_are_of_the_scored_images(scores: FrozenScores) -
 
 
 VAL_SEPARATE = torch.eye(4)[VAL[1]], VAL[1]
+
+
+def test_features_as_they_are_are_compared_where_it_is_asked_for(scores: FrozenScores) -> None:
+    raw, white = measure_frozen(TRAIN, VAL, SCORE, NAMES, draws=2, whiten=False).results(), scores.results()
+    assert raw["retrieval_map"] == measure_retrieval(SCORE).mean_average_precision
+    chosen = {"k": raw["knn_k"], "temperature": raw["knn_temperature"]}
+    assert raw["knn_top1"] == knn_accuracy(TRAIN, SCORE, 4, **chosen)
+    for key in ("logistic_top1", "few_shot"):  # standardised in any case
+        assert raw[key] == white[key]
+
+
+def test_one_direction_of_large_variance_does_not_drown_the_classes() -> None:
+    def stretched(labelled: Labelled, seed: int) -> Labelled:
+        nuisance = 100 * torch.randn(len(labelled[0]), 1, generator=torch.Generator().manual_seed(seed))
+        turn, _ = torch.linalg.qr(torch.randn(7, 7, generator=torch.Generator().manual_seed(8)))
+        return torch.cat([labelled[0], nuisance], dim=1) @ turn, labelled[1]
+
+    parts = [stretched(part, seed) for seed, part in enumerate((TRAIN, VAL, SCORE))]
+    white, raw = (measure_frozen(*parts, NAMES, draws=1, whiten=whiten).results() for whiten in (True, False))
+    for key in ("knn_top1", "retrieval_recall_1"):
+        assert white[key] > raw[key] + 0.1
 
 
 def test_results_are_plain_json(scores: FrozenScores) -> None:
