@@ -86,11 +86,11 @@ def principal_directions(x: Tensor, most: int = MOST_DIRECTIONS) -> Tensor:
     return directions
 
 
-def whitened(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-    """Return features (N, D) as cosine similarity should see them: whitened by the first, which are training images.
+def whitened(train: Tensor, *others: Tensor, power: float = 1.0) -> tuple[Tensor, ...]:
+    """Return features (N, D) as cosine similarity should see them: whitened by the first, of training images.
 
-    Very wide features are cut to their principal directions first: 3,072 pixels would take a minute. One image alone is left
-    as it is.
+    ``power`` is that of ``Whitening.fit``. Very wide features are cut to their principal directions first: 3,072 pixels would
+    take a minute. One image alone is left as it is.
     """
     if len(train) < 2:
         return (train, *others)
@@ -99,5 +99,5 @@ def whitened(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
         directions = principal_directions(train - mean)
         train, *rest = ((features - mean) @ directions for features in (train, *others))
         others = tuple(rest)
-    whitening = Whitening.fit(train)
+    whitening = Whitening.fit(train, power=power)
     return tuple(whitening(features) for features in (train, *others))

@@ -26,13 +26,17 @@ class Whitening(nn.Module):
         self.register_buffer("matrix", torch.eye(width))
 
     @classmethod
-    def fit(cls, features: Tensor) -> Whitening:
+    def fit(cls, features: Tensor, *, power: float = 1.0) -> Whitening:
         """Fit on features (N, D), which need no labels; computed in float64 on the CPU, kept in float32.
 
         Each feature is standardised, and the variances along the principal directions are raised by D/N of their median, which
         is about as much as so few images can hide: fewer images than features are enough, and what does not vary but for
         rounding is not blown up. Shrinking towards the mean variance (Ledoit and Wolf 2004) would drown the small directions
         where three hold 99% of it. A feature that is constant is left out: it is 0 from then on.
+
+        Args:
+            features: (N, D).
+            power: 1 leaves a variance of 1 along every direction, 0.5 its root: the large directions stay the larger ones.
 
         Raises:
             ValueError: There are fewer than two images, or features that are not finite.
@@ -51,7 +55,7 @@ class Whitening(nn.Module):
         variance, directions = torch.linalg.eigh(x.T @ x / len(x))
         varied = variance[variance > ROUNDING**2 * variance[-1]]
         hidden = varied.median() * x.shape[1] / len(x) if len(varied) else 1.0
-        scale = (variance.clamp_min(0) + hidden).rsqrt()
+        scale = (variance.clamp_min(0) + hidden).pow(-power / 2)
         whitening = cls(features.shape[1])
         whitening.mean.copy_(mean)
         whitening.matrix.copy_(gain[:, None] * (directions * scale) @ directions.T)

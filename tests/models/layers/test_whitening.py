@@ -24,6 +24,14 @@ def test_whitened_features_have_no_mean_no_correlation_and_the_variance_of_one_a
     torch.testing.assert_close(torch.cov(white.T), torch.eye(16), atol=0.12, rtol=0)
 
 
+def test_half_the_power_takes_the_root_of_what_is_left():
+    features = torch.randn(5_000, 2) @ torch.tensor([[1.0, 1.0], [0.1, -0.1]])  # of variances 1.98 and .02 standardised
+    white = Whitening.fit(features, power=0.5)(features)
+
+    variances = torch.linalg.eigvalsh(torch.cov(white.T))
+    torch.testing.assert_close(variances, torch.tensor([0.02, 1.98]).sqrt(), rtol=0.05, atol=0)
+
+
 def test_a_feature_stays_near_its_place_whatever_its_unit():
     features = torch.randn(500, 4) * torch.tensor([1e-3, 1.0, 10.0, 1e3])
     white = Whitening.fit(features)(features)
