@@ -139,7 +139,7 @@ class FrozenFeatures:
         outcome = Outcome(
             results,
             verdicts(scores, split),
-            tables=[result_table(scores, split, images), few_shot_table(scores)],
+            tables=[result_table(scores, split, images, whiten=self.protocol.whiten), few_shot_table(scores)],
             figures=[few_shot_figure(scores, labelled, splits.train.classes)],
         )
         write_outcome(setting, outcome)
