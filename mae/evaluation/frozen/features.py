@@ -68,7 +68,7 @@ def raw_pixels(images: Tensor) -> Tensor:
     return images.flatten(1)
 
 
-def principal_directions(x: Tensor, most: int = MOST_DIRECTIONS) -> Tensor:
+def principal_directions(x: Tensor, most: int) -> Tensor:
     """Return orthonormal columns (D, R) along which centred features (N, D) do not correlate.
 
     They span all of them; but where N and D are both more than four times ``most``, only so many are given, those of the largest
@@ -96,7 +96,7 @@ def whitened(train: Tensor, *others: Tensor, power: float = 1.0) -> tuple[Tensor
         return (train, *others)
     if min(train.shape) > 4 * MOST_DIRECTIONS:
         mean = train.mean(dim=0)
-        directions = principal_directions(train - mean)
+        directions = principal_directions(train - mean, MOST_DIRECTIONS)
         train, *rest = ((features - mean) @ directions for features in (train, *others))
         others = tuple(rest)
     whitening = Whitening.fit(train, power=power)
