@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import lightning as L
@@ -24,7 +24,7 @@ from mae.downstream.frozen_tables import (
     verdicts,
     write_few_shot,
 )
-from mae.downstream.labelled_data import choose_by_data, extract_split, require_one_device
+from mae.downstream.labelled_data import choose_by_data, extract_split, require_one_device, thinned
 from mae.downstream.starting_weights import build_encoder, model_of, read_starting_checkpoint
 from mae.downstream.tasks.registry import create_task
 from mae.evaluation.frozen.features import frozen, raw_pixels
@@ -71,7 +71,7 @@ def prepare_features(config: FinetuneConfig, overrides: Sequence[str] = ()) -> F
         *model_rows(encoder, encoder),
     ]
     show_start(setting, trainer, "Frozen features", rows)
-    return FrozenFeatures(setting, data, trainer, encoders, {**features, PIXELS: raw_pixels}, protocol.draws)
+    return FrozenFeatures(setting, data, trainer, encoders, {**features, PIXELS: raw_pixels}, protocol)
 
 
 @dataclass
@@ -84,7 +84,7 @@ class FrozenFeatures:
         trainer: Knows the device and the precision.
         encoders: By name.
         features: What turns standardised images into features, by name; raw pixels among them.
-        draws: Of the labels, for each point of the few-shot curves.
+        protocol: How they are compared, and how many draws of labels there are.
     """
 
     setting: Setting[FinetuneConfig]
@@ -92,7 +92,7 @@ class FrozenFeatures:
     trainer: L.Trainer
     encoders: Mapping[str, Backbone]
     features: Mapping[str, Callable[[Tensor], Tensor]]
-    draws: int
+    protocol: Features
 
     def run(self) -> Mapping[str, Any]:
         """Measure all of them alike; write results.json, few_shot.csv and report.html; return the results."""
@@ -101,28 +101,36 @@ class FrozenFeatures:
         for encoder in self.encoders.values():
             encoder.to(self.trainer.strategy.root_device)
         split, scored = self.data.scored
+        train, val = thinned(splits.train, MOST_TRAIN), thinned(splits.val, MOST_OTHERS)
+        last = val if scored is splits.val else thinned(scored, MOST_OTHERS)
+        left_out = [
+            f"{len(fewer):,} of the {len(source):,} {name} images were used, drawn at random."
+            for name, source, fewer in (
+                ("training", splits.train, train),
+                ("validation", splits.val, val),
+                ("scored", scored, last),
+            )
+            if len(fewer) < len(source)
+        ]
         scores, labelled, images = dict[str, FrozenScores](), np.empty(0), 0
         for name, features in self.features.items():
             setting.say(f"{name}: features", style="dim")
-            train, val = (
-                extract_split(setting, self.data, self.trainer, source, features, most)
-                for source, most in ((splits.train, MOST_TRAIN), (splits.val, MOST_OTHERS))
-            )
-            last = (
-                val
-                if scored is splits.val
-                else extract_split(setting, self.data, self.trainer, scored, features, MOST_OTHERS)
-            )
-            labelled, images = train[1].numpy(), len(last[1])
-            scores[name] = measure_frozen(
-                train,
-                val,
-                last,
+            parts = {
+                source: extract_split(setting, self.data, self.trainer, source, features)
+                for source in dict.fromkeys((train, val, last))
+            }
+            labelled, images = parts[train][1].numpy(), len(parts[last][1])
+            found = measure_frozen(
+                parts[train],
+                parts[val],
+                parts[last],
                 splits.train.classes,
-                draws=self.draws,
+                draws=self.protocol.draws,
                 seed=setting.config.seed,
+                whiten=self.protocol.whiten,
                 say=lambda line, name=name: setting.say(f"{name}: {line}", style="dim"),  # type: ignore[misc]
             )
+            scores[name] = replace(found, notes=[*left_out, *found.notes])
         ours = next(iter(scores))
         results = {"stage": "features", "protocol": "features", "split": split, "baseline": ours == RANDOM}
         results |= {"labelled_images": len(labelled), f"{split}_images": images} | scores[ours].results()
@@ -133,7 +141,7 @@ class FrozenFeatures:
         outcome = Outcome(
             results,
             verdicts(scores, split),
-            tables=[result_table(scores, split, images), few_shot_table(scores)],
+            tables=[result_table(scores, split, images, whiten=self.protocol.whiten), few_shot_table(scores)],
             figures=[few_shot_figure(scores, labelled, splits.train.classes)],
         )
         write_outcome(setting, outcome)

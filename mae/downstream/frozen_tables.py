@@ -21,8 +21,8 @@ from mae.report.tables import Row, Table
 PRETRAINED, RANDOM, PIXELS = "pretrained", "same encoder, random weights", "raw pixels"
 
 
-def result_table(scores: Mapping[str, FrozenScores], split: str, images: int) -> Table:
-    """Return every measure, a row for each kind of features."""
+def result_table(scores: Mapping[str, FrozenScores], split: str, images: int, *, whiten: bool) -> Table:
+    """Return every measure, a row for each kind of features, which ``measure_frozen`` whitened or not."""
     head = ("", "kNN", "logistic regression", "cluster accuracy", "cluster NMI", "recall at 1", "mAP")
     rows = []
     for name, one in scores.items():
@@ -38,13 +38,18 @@ def result_table(scores: Mapping[str, FrozenScores], split: str, images: int) ->
         rows.append(Row((name, *cells), ours=name == PRETRAINED))
     notes = " ".join(dict.fromkeys(note for one in scores.values() for note in one.notes))
     chosen = next(iter(scores.values()))
+    compared = (
+        "kNN compares whitened features, clusters and retrieval those whitened half way."
+        if whiten
+        else "kNN, clusters and retrieval compare features as they are, not whitened."
+    )
     return Table(
         "Frozen features",
         head,
         rows,
         f"On {images:,} {split} images; k, temperature and regularisation are chosen on validation (here k = {chosen.knn.k}, "
         f"temperature {chosen.knn.temperature:g}, C = {chosen.logistic.strength:g}). 95% intervals over the images. "
-        f"{notes}".strip(),
+        f"{compared} {notes}".strip(),
     )
 
 

@@ -9,12 +9,15 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import mae
 from mae.data.source import Source
+from mae.data.sources.bundled import digits
+from mae.downstream.labelled_data import thinned
 from mae.evaluation.frozen.summary import measure_frozen
 from tests.data.drawing import write_folder
 from tests.report.test_page import assert_self_contained, outline
@@ -136,7 +139,8 @@ def test_the_figures_are_those_of_features_taken_by_hand(measured: Measured, pre
 
 def test_without_a_checkpoint_the_random_encoder_stands_beside_pixels(tmp_path: Path) -> None:
     overrides = (*ENCODER, "checkpoint=null", "protocol=features", "protocol.draws=1", "labels_per_class=12")
-    results = job("finetune", tmp_path / "run", *overrides).run()
+    results = job("finetune", tmp_path / "run", *overrides, "protocol.whiten=false").run()
+    assert "compare features as they are, not whitened" in outline((tmp_path / "run" / "report.html").read_text()).text
     assert results["baseline"] is True
     assert 0 < results["knn_top1"] < 1
     assert 0 < results["pixels_knn_top1"] < 1
@@ -170,3 +174,27 @@ def test_what_cannot_be_measured_is_refused(tmp_path: Path, override: str, messa
     with pytest.raises(ValueError, match=re.escape(message)):
         job("finetune", tmp_path / "run", *ENCODER, "checkpoint=null", "protocol=features", override)
     assert not (tmp_path / "run").exists()
+
+
+def test_large_splits_are_thinned_before_they_are_encoded_and_said_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mae.downstream.frozen_features.MOST_TRAIN", 60)
+    monkeypatch.setattr("mae.downstream.frozen_features.MOST_OTHERS", 50)
+    overrides = (*ENCODER, "checkpoint=null", "protocol=features", "protocol.draws=1")
+    run = job("finetune", tmp_path / "run", *overrides)
+    results = run.run()
+    assert (results["labelled_images"], results["test_images"]) == (60, 50)
+    assert (
+        f"60 of the {len(run.data.splits.train):,} training images were used, drawn at random."
+        in results["frozen_notes"]
+    )
+
+
+def test_images_are_drawn_at_random_and_the_same_ones_again() -> None:
+    source = digits().train
+    fewer, again = thinned(source, 100), thinned(source, 100)
+    assert len(fewer) == 100
+    assert np.array_equal(fewer.labels, again.labels)
+    assert len(np.unique(np.diff(fewer.indices))) > 2  # no stride
+    assert thinned(source, len(source)) is source

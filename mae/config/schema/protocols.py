@@ -137,6 +137,9 @@ class Features(Protocol):
     name: Literal["features"] = key("the option of protocol=")
     pool: Pool = key("mean of the patch tokens, or the class token")
     draws: int = key("of the labels, for each point of the few-shot curves", least=1)
+    whiten: bool = key(
+        "whiten what kNN, clusters and retrieval compare; false leaves features as they are", default=True
+    )
 
 
 AnyProtocol = Annotated[

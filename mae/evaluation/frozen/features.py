@@ -12,6 +12,12 @@ from mae.data.loading.batches import Batch
 from mae.data.statistics import standardize
 from mae.models.backbones.backbone import Backbone
 from mae.models.classifier import check_pool, pool_tokens
+from mae.models.layers.whitening import Whitening
+
+MOST_DIRECTIONS = 256
+"""Principal directions that features of more than four times as many, such as the pixels of a colour image, are cut to."""
+SKETCHED = 8_192
+"""Images that these directions are found on."""
 
 
 @torch.no_grad()
@@ -60,3 +66,38 @@ def raw_pixels(images: Tensor) -> Tensor:
     if max(images.shape[-2:]) > 32:
         images = F.interpolate(images, size=(32, 32), mode="bilinear", antialias=True, align_corners=False)
     return images.flatten(1)
+
+
+def principal_directions(x: Tensor, most: int) -> Tensor:
+    """Return orthonormal columns (D, R) along which centred features (N, D) do not correlate.
+
+    They span all of them; but where N and D are both more than four times ``most``, only so many are given, those of the largest
+    variance, from a sketch of ``SKETCHED`` of the features (Halko et al. 2011, arXiv 0909.4061). The same ones in every run.
+    """
+    if min(x.shape) > 4 * most:
+        rows = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:SKETCHED]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            directions: Tensor = torch.pca_lowrank(x[rows], most, center=False)[2]
+    elif len(x) < x.shape[1]:
+        directions = torch.linalg.svd(x, full_matrices=False)[2].T
+    else:
+        directions = torch.linalg.eigh(x.T @ x)[1]
+    return directions
+
+
+def whitened(train: Tensor, *others: Tensor, power: float = 1.0) -> tuple[Tensor, ...]:
+    """Return features (N, D) as cosine similarity should see them: whitened by the first, of training images.
+
+    ``power`` is that of ``Whitening.fit``. Very wide features are cut to their principal directions first: 3,072 pixels would
+    take a minute. One image alone is left as it is.
+    """
+    if len(train) < 2:
+        return (train, *others)
+    if min(train.shape) > 4 * MOST_DIRECTIONS:
+        mean = train.mean(dim=0)
+        directions = principal_directions(train - mean, MOST_DIRECTIONS)
+        train, *rest = ((features - mean) @ directions for features in (train, *others))
+        others = tuple(rest)
+    whitening = Whitening.fit(train, power=power)
+    return tuple(whitening(features) for features in (train, *others))

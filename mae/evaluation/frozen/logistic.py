@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
+import torch.nn.functional as F
+from scipy.optimize import minimize
 from torch import Tensor
 
 from mae.evaluation.classification_scores import share_right
+from mae.evaluation.frozen.features import principal_directions
 from mae.evaluation.frozen.knn import Labelled
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)
 MOST_ITERATIONS = 500
+TOLERANCE = 1e-4
+"""Of the slope of the mean loss, in the units of the fit."""
+DIRECTIONS = 512
+"""Principal directions that wide features are cut to: of 3,072 pixels these keep 98% of the variance and more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +54,7 @@ class LogisticFit:
         return share_right(self.predict(labelled[0]).argmax(dim=1), labelled[1])
 
 
+@torch.no_grad()
 def fit_logistic(
     train: Labelled, val: Labelled, classes: int, *, strengths: Sequence[float] = STRENGTHS
 ) -> LogisticFit:
@@ -56,11 +62,11 @@ def fit_logistic(
 
     Features are standardised with the training features' mean and deviation. As in Radford et al. 2021 (arXiv 2103.00020,
     appendix A), C is swept over a logarithmic grid. Each fit starts from the one before, from strong regularisation
-    to weak, and the path ends after two strengths in a row below the best, since weak regularisation is the slowest
-    to fit. Of equals the smallest C is taken.
+    to weak, and the path ends after two strengths in a row below the best. Of equals the smallest C is taken.
 
-    Features (50,000, 192) of a random ViT take 21 s on one core with K = 10, and 80 s with K = 100: some 900 iterations
-    in all, each of a cost that grows with N * D * K.
+    The fits are made along the principal directions of the features, each in a unit of its own, in which the loss curves
+    about equally along all of them: the same optimum in a tenth of the iterations. Of very wide features, such as the pixels of
+    colour images, ``DIRECTIONS`` directions are used; see ``principal_directions``.
 
     Args:
         train: N images.
@@ -72,21 +78,25 @@ def fit_logistic(
         ValueError: The training images are all of one class.
     """
     features, labels = train[0].float(), train[1]
-    present = torch.unique(labels)
+    present, targets = torch.unique(labels, return_inverse=True)
     if len(present) < 2:
         raise ValueError(f"{len(labels)} training images are all of one class: logistic regression needs two or more")
     std, mean = torch.std_mean(features, dim=0, correction=0)
     # Compared exactly: a deviation that rounding alone left would blow a feature up as soon as it varies elsewhere.
     scale = torch.where(features.amax(0) == features.amin(0), 1.0, std)
     x, val_x = (features - mean) / scale, (val[0].float() - mean) / scale
-    model = LogisticRegression(max_iter=MOST_ITERATIONS, warm_start=True)
+    directions = principal_directions(x, DIRECTIONS)
+    path = _Path(x @ directions, targets, len(present))
+    val_x = val_x @ directions
     best: LogisticFit | None = None
     below = 0
     for strength in sorted(strengths):
-        converged = _fit(model.set_params(C=strength), x, labels)
-        weight, bias = _columns(model, present, classes)
-        accuracy = share_right((val_x @ weight.T + bias).argmax(dim=1), val[1])
+        converged = path.go_on(strength)
+        seen_weight, seen_bias = path.columns[:, :-1], path.columns[:, -1]
+        accuracy = share_right(present[(val_x @ seen_weight.T + seen_bias).argmax(dim=1)], val[1])
         if best is None or accuracy > best.val_accuracy:
+            weight, bias = torch.zeros(classes, x.shape[1]), torch.full((classes,), float("-inf"))
+            weight[present], bias[present] = seen_weight @ directions.T, seen_bias
             best = LogisticFit(strength, accuracy, converged, mean, scale, weight, bias)
         below = below + 1 if accuracy < best.val_accuracy else 0
         if below == 2:
@@ -95,24 +105,37 @@ def fit_logistic(
     return best
 
 
-def _fit(model: LogisticRegression, x: Tensor, labels: Tensor) -> bool:
-    """Fit from where the model stands; return whether it converged, instead of a warning for every fit.
+class _Path:
+    """Softmax regression of N images by R uncorrelated features and a bias, from one strength to the next.
 
-    Only the limit of iterations counts: a line search that float32 cannot resolve further has arrived.
+    Attributes:
+        columns: (K, R + 1), weights and bias of the last fit; zero at first.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(x.numpy(), labels.numpy())
-    return int(model.n_iter_.max()) < MOST_ITERATIONS
 
+    def __init__(self, x: Tensor, targets: Tensor, classes: int) -> None:
+        self.x, self.targets = F.pad(x, (0, 1), value=1.0), targets
+        self.variance = self.x.square().mean(dim=0)
+        self.columns = torch.zeros(classes, self.x.shape[1])
 
-def _columns(model: LogisticRegression, present: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Return weight (K, D) and bias (K,): scikit-learn knows only the classes that it has seen."""
-    seen_weight, seen_bias = torch.from_numpy(model.coef_), torch.from_numpy(model.intercept_)
-    if len(present) == 2:  # of two classes it keeps the difference alone
-        seen_weight = torch.cat([torch.zeros_like(seen_weight), seen_weight])
-        seen_bias = torch.cat([torch.zeros_like(seen_bias), seen_bias])
-    weight = torch.zeros(classes, seen_weight.shape[1])
-    bias = torch.full((classes,), float("-inf"))
-    weight[present], bias[present] = seen_weight.float(), seen_bias.float()
-    return weight, bias
+    def go_on(self, strength: float) -> bool:
+        """Fit with C from where the last fit stands; return whether it converged."""
+        N, K = len(self.x), len(self.columns)
+        penalty = torch.full_like(self.variance, 1 / (strength * N))
+        penalty[-1] = 0  # of the bias
+        # The mean loss curves by about p (1 - p) times the variance, with p = 1/K: in this unit by 1, whatever the direction.
+        unit = (self.variance / K + penalty).rsqrt()
+
+        def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
+            columns = torch.from_numpy(values).float().view(K, -1) * unit
+            log_p = (self.x @ columns.T).log_softmax(dim=1)
+            value = F.nll_loss(log_p.double(), self.targets) + 0.5 * (penalty * columns.square()).double().sum()
+            error = log_p.exp() - F.one_hot(self.targets, K)
+            slope = (error.T @ self.x / N + penalty * columns) * unit
+            return float(value), slope.double().numpy().ravel()
+
+        limits = {"maxiter": MOST_ITERATIONS, "gtol": TOLERANCE, "ftol": 1e-9}
+        start = (self.columns / unit).double().numpy().ravel()
+        found = minimize(loss, start, jac=True, method="L-BFGS-B", options=limits)
+        self.columns = torch.from_numpy(found.x).float().view(K, -1) * unit
+        # Only the limit of iterations counts: a line search that float32 cannot resolve further has arrived.
+        return int(found.nit) < MOST_ITERATIONS

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mae.evaluation.classification_scores import share_right
 from mae.evaluation.frozen.clustering import ClusteringScores, measure_clustering
+from mae.evaluation.frozen.features import whitened
 from mae.evaluation.frozen.few_shot import SMALL_BUDGETS, Budget, few_shot_curve
 from mae.evaluation.frozen.knn import KnnScore, Labelled, knn_predict, knn_sweep
 from mae.evaluation.frozen.logistic import MOST_ITERATIONS, LogisticFit, fit_logistic
@@ -18,6 +19,8 @@ from mae.evaluation.frozen.retrieval import RetrievalScores, measure_retrieval
 
 MOST_TRAIN = 50_000
 MOST_OTHERS = 10_000
+RANKING_POWER = 0.5
+"""Of the whitening where all images are ranked or clustered: neighbours bear the noise of a full one, averages do not."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +80,7 @@ def measure_frozen(
     *,
     draws: int = 5,
     seed: int = 0,
+    whiten: bool = True,
     say: Callable[[str], None] = lambda line: None,
 ) -> FrozenScores:
     """Measure features by kNN, logistic regression, few-shot curves, clustering and retrieval.
@@ -85,8 +89,7 @@ def measure_frozen(
     none; then the figures are of the images that chose, and the caller says so.
 
     Up to 50,000 training images are used, and up to 10,000 of each other split, drawn at random and the same for every
-    encoder and seed. 50,000, 5,000 and 10,000 images with D = 192 and K = 10 take 48 s on one core. The logistic
-    regression is the largest part, and grows with D and K.
+    encoder and seed.
 
     Args:
         train: Images that vote and are fitted.
@@ -95,6 +98,8 @@ def measure_frozen(
         classes: Names of the K classes.
         draws: Draws of labels for each budget of the few-shot curve.
         seed: Of the draws, and of k-means.
+        whiten: Whether kNN compares whitened features, and clusters and retrieval those whitened half way; a regression
+            standardises them in any case. docs/recipes.md shows what is best for which measure.
         say: Hears of each part as it starts.
 
     Raises:
@@ -106,10 +111,14 @@ def measure_frozen(
     val = _checked_and_thinned("validation", val, MOST_OTHERS, notes)
     score = _checked_and_thinned("scored", score, MOST_OTHERS, notes)
     K = len(classes)
+    bank, choosing, scored, half = train, val, score, score
+    if whiten:
+        bank, choosing, scored = zip(whitened(train[0], val[0], score[0]), (train[1], val[1], score[1]), strict=True)
+        half = whitened(train[0], score[0], power=RANKING_POWER)[1], score[1]
 
     say(f"kNN: {len(train[0]):,} images vote")
-    knn = max(knn_sweep(train, val, K), key=lambda tried: tried.accuracy)
-    neighbours = knn_predict(*train, score[0], K, k=knn.k, temperature=knn.temperature)
+    knn = max(knn_sweep(bank, choosing, K), key=lambda tried: tried.accuracy)
+    neighbours = knn_predict(*bank, scored[0], K, k=knn.k, temperature=knn.temperature)
 
     say(f"logistic regression on {len(train[0]):,} images")
     logistic = fit_logistic(train, val, K)
@@ -126,12 +135,12 @@ def measure_frozen(
     clustering, retrieval = None, None
     say(f"clusters of {len(score[0]):,} images")
     try:
-        clustering = measure_clustering(*score, K, seed=seed)
+        clustering = measure_clustering(*half, K, seed=seed)
     except ValueError as error:
         notes.append(f"clustering was skipped: {error}")
     say(f"retrieval among {len(score[0]):,} images")
     try:
-        retrieval = measure_retrieval(score)
+        retrieval = measure_retrieval(half)
     except ValueError as error:
         notes.append(f"retrieval was skipped: {error}")
 

@@ -14,7 +14,7 @@ from mae.data.datamodule import ImageData
 from mae.data.loading.batches import Batch
 from mae.data.sources.bundled import digits
 from mae.data.splits import Splits
-from mae.evaluation.frozen.features import extract_features, frozen, raw_pixels
+from mae.evaluation.frozen.features import extract_features, frozen, raw_pixels, whitened
 from mae.evaluation.frozen.knn_probe import KnnProbe
 
 Build = Callable[..., mae.MaskedAutoencoder]
@@ -60,6 +60,21 @@ def test_raw_pixels_are_the_pixels_of_small_images_and_shrink_large_ones() -> No
     small = torch.randn(2, 3, 16, 24)
     assert torch.equal(raw_pixels(small), small.reshape(2, -1))
     assert raw_pixels(torch.randn(2, 3, 64, 64)).shape == (2, 3 * 32 * 32)
+
+
+def test_wide_features_are_whitened_along_their_largest_directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mae.evaluation.frozen.features.MOST_DIRECTIONS", 3)
+    train, other = torch.randn(100, 3) @ torch.randn(3, 40), torch.randn(5, 40)
+    before = torch.get_rng_state()
+    white, rest = whitened(train, other)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert (white.shape, rest.shape) == ((100, 3), (5, 3))
+    torch.testing.assert_close(torch.cov(white.T), torch.eye(3), atol=0.1, rtol=0)
+
+
+def test_a_single_image_has_nothing_to_be_whitened_by() -> None:
+    one, other = torch.randn(1, 4), torch.randn(3, 4)
+    assert all(map(torch.equal, whitened(one, other), (one, other)))
 
 
 @pytest.fixture(scope="module")

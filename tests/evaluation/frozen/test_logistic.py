@@ -72,11 +72,36 @@ def test_a_path_goes_on_over_equals_and_ends_below_the_best(monkeypatch: pytest.
     tried: list[float] = []
     scores = iter([0.5, 0.7, 0.6, 0.7, 0.6, 0.65, 0.9])
     monkeypatch.setattr(logistic, "share_right", lambda *_: next(scores))
-    monkeypatch.setattr(logistic, "_fit", lambda model, *_: tried.append(model.C) or True)
-    monkeypatch.setattr(logistic, "_columns", lambda *_: (torch.zeros(2, 8), torch.zeros(2)))
+    monkeypatch.setattr(logistic._Path, "go_on", lambda _, strength: tried.append(strength) or True)
     best = fit_logistic(train, val, 2)
     assert tried == [1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0]
     assert best.strength == 1e-3
+
+
+def test_fewer_images_than_features_are_no_approximation() -> None:
+    train, val = draw(40, 0, width=100), draw(60, 1, width=100)
+    fit = fit_logistic(train, val, 3, strengths=(0.1,))
+    expected = judge(train, 0.1).predict_proba(val[0].double().numpy())
+    assert np.allclose(fit.predict(val[0]).softmax(1).numpy(), expected, atol=5e-3)
+
+
+def test_wide_features_are_cut_to_their_principal_directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logistic, "DIRECTIONS", 12)
+    generator = torch.Generator().manual_seed(0)
+    turn = torch.randn(8, 90, generator=generator)
+
+    def wide(labelled: Labelled) -> Labelled:
+        rest = 0.01 * torch.randn(len(labelled[0]), 90, generator=generator)
+        return labelled[0] / torch.logspace(-2, 2, 8) @ turn + rest, labelled[1]
+
+    train, val = wide(draw(400, 0)), wide(draw(200, 1))
+    before = torch.get_rng_state()
+    fit = fit_logistic(train, val, 3, strengths=(1.0,))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert fit.weight.shape == (3, 90)
+    expected = judge(train, 1.0).score(val[0].numpy(), val[1].numpy())
+    assert fit.accuracy(val) == pytest.approx(expected, abs=0.02)
+    assert fit.accuracy(val) == fit.val_accuracy
 
 
 @pytest.mark.parametrize("missing", [(), (0,), (2,), (4,), (0, 3), (1, 2, 4)])

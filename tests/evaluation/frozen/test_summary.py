@@ -12,7 +12,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mae.evaluation.frozen import summary as frozen
-from mae.evaluation.frozen.knn import Labelled, knn_predict
+from mae.evaluation.frozen.features import whitened
+from mae.evaluation.frozen.knn import Labelled, knn_accuracy, knn_predict
 from mae.evaluation.frozen.retrieval import measure_retrieval
 from mae.evaluation.frozen.summary import FrozenScores, measure_frozen
 
@@ -35,7 +36,8 @@ def scores() -> FrozenScores:
 
 
 def knn_by_hand(queries: Labelled, k: int, temperature: float) -> float:
-    return float((knn_predict(*TRAIN, queries[0], 4, k=k, temperature=temperature) == queries[1]).double().mean())
+    bank, wanted = whitened(TRAIN[0], queries[0])
+    return float((knn_predict(bank, TRAIN[1], wanted, 4, k=k, temperature=temperature) == queries[1]).double().mean())
 
 
 def test_neighbours_are_chosen_on_validation_and_scored_elsewhere(scores: FrozenScores) -> None:
@@ -72,7 +74,7 @@ def test_nothing_is_chosen_on_what_is_scored(scores: FrozenScores) -> None:
 
 def test_clusters_and_retrieval_are_of_the_scored_images(scores: FrozenScores) -> None:
     results = scores.results()
-    alone = measure_retrieval(SCORE)
+    alone = measure_retrieval((whitened(TRAIN[0], SCORE[0], power=0.5)[1], SCORE[1]))
     assert results["retrieval_map"] == alone.mean_average_precision
     assert results["retrieval_precision_10"] == alone.precision_10
     assert [results[f"retrieval_recall_{k}"] for k in (1, 5, 10)] == [alone.recall[k] for k in (1, 5, 10)]
@@ -85,6 +87,15 @@ def test_clusters_and_retrieval_are_of_the_scored_images(scores: FrozenScores) -
 
 
 VAL_SEPARATE = torch.eye(4)[VAL[1]], VAL[1]
+
+
+def test_features_as_they_are_are_compared_where_it_is_asked_for(scores: FrozenScores) -> None:
+    raw, white = measure_frozen(TRAIN, VAL, SCORE, NAMES, draws=2, whiten=False).results(), scores.results()
+    assert raw["retrieval_map"] == measure_retrieval(SCORE).mean_average_precision
+    chosen = {"k": raw["knn_k"], "temperature": raw["knn_temperature"]}
+    assert raw["knn_top1"] == knn_accuracy(TRAIN, SCORE, 4, **chosen)
+    for key in ("logistic_top1", "few_shot"):  # standardised in any case
+        assert raw[key] == white[key]
 
 
 def test_results_are_plain_json(scores: FrozenScores) -> None:
