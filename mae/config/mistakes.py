@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mae.config.reading import leaves
+from mae.config.schema.training import RETIRED
 
 Compose = Callable[[Sequence[str]], Mapping[str, Any]]
 """Overrides to plain values; raises a ValueError."""
@@ -78,6 +79,8 @@ def explain_mistake(overrides: Sequence[Override], groups: Groups, compose: Comp
             return f"{override.text} is several values: -m sweeps over them, and a comma inside a value is quoted, {quoted}"
         if key.startswith("hydra") or override.kind == "delete":
             continue
+        if key in RETIRED:
+            return f"{key} is no option any more, leave it out: {RETIRED[key]}"
         if key in groups.names:
             options = groups.options(key)
             if override.value not in options:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from mae.config.schema.roots import FinetuneConfig, PretrainConfig, RunConfig
+from mae.config.schema.training import RETIRED
 
 ROOTS: dict[str, type[RunConfig]] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
 
@@ -61,6 +62,8 @@ def _in_words(error: ErrorDetails) -> str:
     if kind == "missing":
         return f"{key} is missing"
     if kind == "extra_forbidden":
+        if key in RETIRED:
+            return f"{key} is no option any more, leave it out: {RETIRED[key]}"
         return f"{key} is not an option here"
     if value is None:
         return f"{key}=null is not a value, and nothing chooses one"

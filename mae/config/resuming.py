@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from mae.config.reading import leaves, read_config
 from mae.config.schema.roots import FinetuneConfig, RunConfig
+from mae.config.schema.training import RETIRED
 
 C = TypeVar("C", bound=RunConfig)
 
@@ -22,7 +23,7 @@ def resumed_config(config: C, stored: Mapping[str, Any], overrides: Sequence[str
     """Return the config of a run that goes on: as it was started, but for what may differ.
 
     Repeating the first command and giving ``run_dir`` and ``resume=true`` alone are both fine. What a run of an earlier version
-    did not know has its default.
+    did not know has its default, and what this one does not know any more is left out.
 
     Raises:
         ValueError: An override would change what the run computes.
@@ -33,6 +34,9 @@ def resumed_config(config: C, stored: Mapping[str, Any], overrides: Sequence[str
     merged = copy.deepcopy(dict(stored))
     if isinstance(config, FinetuneConfig):
         merged.pop("decoder", None)  # which presets of the model brought along, once
+    for key in RETIRED:
+        group, _, leaf = key.partition(".")
+        merged.get(group, {}).pop(leaf, None)
     now, then = leaves(config.plain()), leaves(stored)
     for text in overrides:
         key = text.partition("=")[0].lstrip("+~")

@@ -84,7 +84,7 @@ def train_probes(
         val: What decides, also between the epochs of a probe.
         epochs: In all.
         batch_size: Images that do not fill a last batch wait for another epoch's order.
-        validate_every: Epochs between validations.
+        validate_every: Epochs between validations; the last one is validated in any case.
         order: Indices of the training images in an epoch.
         after_epoch: Told the number of epochs done.
     """
@@ -100,7 +100,7 @@ def train_probes(
                 probe.optimizer.step()
                 probe.schedule.step()
                 probe.optimizer.zero_grad()
-        if (epoch + 1) % validate_every == 0:
+        if (epoch + 1) % validate_every == 0 or epoch + 1 == epochs:
             for probe in probes:
                 _validate(probe, epoch, val)
         after_epoch(epoch + 1)

@@ -12,8 +12,7 @@ VALIDATION = 2
 """Validation masks, the same in every run."""
 LAYERS = 3
 """What layers draw, such as drop path: (seed, rank, epoch, batch)."""
-PROBE = 4
-"""The online probe: (seed, step)."""
+# 4 was that of the images of a probe that earlier versions trained beside.
 HEAD = 10
 """The first weights of a head: (seed)."""
 

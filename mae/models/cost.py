@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,21 @@ def multiply_adds(module: nn.Module, *inputs: Tensor | Sequence[Tensor]) -> int:
     twin = meta_twin(module)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         twin(*shapes)
+    return int(counter.get_total_flops()) // 2
+
+
+def computed_multiply_adds(module: nn.Module, *inputs: Any) -> int:
+    """Return the multiply-adds of one forward pass in eval mode, as ``multiply_adds`` does, by computing it.
+
+    So ``forward`` may do more than shapes allow, such as a loss. On a CPU attention is not counted.
+    """
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            module(*inputs)
+    finally:
+        module.train(training)
     return int(counter.get_total_flops()) // 2
 
 

@@ -58,12 +58,14 @@ def run_curves(folder: Path, results: Mapping[str, float]) -> list[tuple[str, st
         shown = {"mean IoU": metrics["val_miou"], "pixel accuracy": metrics["val_pixel_accuracy"]}
         curves.append(("Validation", curve_svg(shown, "share")))
     accuracies = {
-        label: metrics[key]
-        for key, label in (("knn_top1", "kNN"), ("probe_top1", "linear probe, trained beside"))
-        if key in metrics
+        label: metrics[key] for key, label in (("knn_top1", "kNN"), ("probe_top1", "linear probe")) if key in metrics
     }
     if accuracies:
-        levels = {"kNN, random weights": results["knn_top1_random"]} if "knn_top1_random" in results else {}
+        levels = {
+            f"{label}, random weights": results[key]
+            for key, label in (("knn_top1_random", "kNN"), ("probe_top1_random", "linear probe"))
+            if key in results
+        }
         curves.append(("Accuracy on frozen features", curve_svg(accuracies, "top-1", levels=levels)))
     if "rankme" in metrics:
         levels = {"random weights": results["rankme_random"]} if "rankme_random" in results else {}

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lightning.pytorch.utilities.seed import isolate_rng
-
 from mae.config.choosing.images import choose_flip, choose_loading
 from mae.config.choosing.model import choose_images_and_model
 from mae.config.choosing.pretraining import choose_pretraining
@@ -15,19 +13,22 @@ from mae.config.composing import load_preset
 from mae.config.schema.roots import PretrainConfig
 from mae.data.inspection import inspect_images
 from mae.data.open_splits import open_splits
-from mae.evaluation.frozen.features import extract_features, frozen, raw_pixels
 from mae.evaluation.verdict import pretraining_verdicts
 from mae.models.cost import parameters
 from mae.run.builders import build_data, build_optimization
-from mae.run.pretrain_parts import Observers, build_model, build_observers, build_sampler, check_backbone
+from mae.run.pretrain_parts import (
+    Observers,
+    build_model,
+    build_observers,
+    build_sampler,
+    check_backbone,
+    choose_measured,
+)
 from mae.run.run import Outcome, Run, show_start
 from mae.run.setting import open_setting
 from mae.training.devices import prepare_model
 from mae.training.pretraining import PretrainingModule
 from mae.training.summary import model_rows, optimization_rows
-
-WHITENING_IMAGES = 2_048
-"""Training images, at most, whose features the stored whitening is fitted on."""
 
 
 def prepare(config: PretrainConfig, overrides: Sequence[str] = ()) -> Pretraining:
@@ -57,6 +58,7 @@ def prepare(config: PretrainConfig, overrides: Sequence[str] = ()) -> Pretrainin
     sampler = build_sampler(config, model)
     data = build_data(setting, splits, model.encoder)
     optimization = build_optimization(setting, model.encoder, data.steps_per_epoch)
+    measuring = choose_measured(setting, data, model, sampler)
     module = PretrainingModule(model, sampler, optimization, validation_images=len(splits.val), seed=config.seed)
     options = config.trainer
     prepare_model(
@@ -65,7 +67,7 @@ def prepare(config: PretrainConfig, overrides: Sequence[str] = ()) -> Pretrainin
         compile=options.compile,
         grad_checkpointing=options.grad_checkpointing,
     )
-    observers = build_observers(setting, data, model, sampler, optimization)
+    observers = build_observers(setting, data, measuring, optimization)
     trainer, progress = Run.build_trainer(setting, optimization.total_steps, "val_loss", "min", observers.callbacks)
 
     show_start(
@@ -95,7 +97,8 @@ class Pretraining(Run):
         Raises:
             DivergedError: The loss became no number; the report says so, too.
         """
-        if self.trainer.is_global_zero and self.setting.folder.last_checkpoint is None:
+        fresh = self.setting.folder.last_checkpoint is None
+        if fresh and self.observers.measurements.any and self.trainer.is_global_zero:
             self.say("measuring the encoder before training", style="dim")
         self.fit()
         (scores,) = self.trainer.validate(self.module, datamodule=self.data, verbose=False)
@@ -129,20 +132,15 @@ class Pretraining(Run):
         self.tell(model.encoder, written)
         return written.results
 
-    def _measured(self) -> dict[str, float]:
+    def _measured(self) -> dict[str, Any]:
         """Return the figures of the trained encoder, of the same one before training, and of raw pixels."""
-        self.say("measuring frozen features", style="dim")
         measurements = self.observers.measurements
-        figures = measurements.results(self.trainer, self.module)
-        if "knn_top1" in figures:
-            figures["knn_top1_pixels"] = measurements.protocol.accuracy(raw_pixels, self.module.mean, self.module.std)
-        return figures
+        if measurements.any:
+            self.say("measuring frozen features", style="dim")
+        return measurements.results(self.trainer, self.module)
 
     def _fit_whitening(self) -> None:
         """Store with the encoder what whitens its features, unless they are not numbers."""
-        module, train = self.module, self.data.splits.train
-        with isolate_rng(include_cuda=False):  # a loader draws the seed of its workers
-            batches = self.data.evaluation_loader(train, most=WHITENING_IMAGES)
-            features, _ = extract_features(batches, frozen(module.model.encoder), module.mean, module.std)
+        features = self.observers.measurements.training_features(self.trainer, self.module)
         if len(features) > 1 and features.isfinite().all():
-            module.model.encoder.fit_whitening(features)
+            self.module.model.encoder.fit_whitening(features)

@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from functools import partial
 
 import lightning as L
+import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from mae.components.registry import Part
+from mae.config.choosing.measuring import Measuring, choose_measuring
 from mae.config.class_options import component_class
 from mae.config.schema.components import TARGET
 from mae.config.schema.roots import PretrainConfig
 from mae.data.datamodule import ImageData
-from mae.evaluation.frozen.knn_probe import KnnProbe
+from mae.evaluation.frozen.solved_probes import ValidationImages
 from mae.masking.samplers import MASKINGS, MaskSampler
 from mae.models.backbones.backbone import PatchBackbone
+from mae.models.cost import computed_multiply_adds
 from mae.models.create_masked_model import create_masked_model
 from mae.models.masked_model import MaskedModel
 from mae.report.pictures import save_reconstructions
@@ -23,7 +26,6 @@ from mae.run.setting import Setting, image_size
 from mae.training.callbacks.alarms import Alarms
 from mae.training.callbacks.drawing import ReconstructionPictures
 from mae.training.callbacks.measurements import Measurements
-from mae.training.callbacks.online_probe import OnlineProbe, probe_schedule
 from mae.training.optimization import Optimization
 
 
@@ -79,21 +81,31 @@ def build_untrained(config: PretrainConfig) -> PatchBackbone:
         return build_model(config).encoder
 
 
-def build_probe(
+PROBE_PASSES = 3000
+"""Multiply-adds that solving a probe takes of each feature of an image, for each class: some 200 iterations over all strengths,
+of a product forwards and one back, at a fifth of the speed of an encoder's. With them pixels, kNN and RankMe are paid for."""
+
+
+def choose_measured(
     setting: Setting[PretrainConfig], data: ImageData, model: MaskedModel, sampler: MaskSampler
-) -> OnlineProbe:
-    """Return the online probe that the config describes, at a pace that costs little."""
+) -> Measuring:
+    """Choose how often the features are measured, and on how many images, so that it costs little beside training.
+
+    A training step is a forward pass and a backward pass, which costs two; an image that is measured is seen whole, in one
+    forward pass. Reading, decoding and augmenting are left out of both.
+    """
     config, options = setting.config, setting.config.callbacks
-    patches = model.grid[0] * model.grid[1]
-    step_images = setting.micro_batch * config.trainer.accumulate
-    batch, every = probe_schedule(step_images, patches, sampler.seen(model.grid), model.encoder.width)
-    return OnlineProbe(
-        data,
-        images=options.probe_images,
-        megabytes=options.probe_memory,
-        batch=batch,
-        every=every,
-        seed=config.seed,
+    images = torch.zeros(1, model.encoder.in_channels, *model.encoder.image_size)
+    step = 3 * computed_multiply_adds(model, images, sampler(1, model.grid, torch.Generator()))
+    whole = computed_multiply_adds(model.encoder, images)
+    solved = PROBE_PASSES * model.encoder.width * len(data.splits.train.classes) if options.probe else 0
+    return choose_measuring(
+        setting.choices,
+        setting.steps_of(data.steps_per_epoch) * config.epochs * config.batch_size,
+        len(data.splits.train),
+        len(data.splits.val),
+        (whole + solved) / step,
+        whole / step,
     )
 
 
@@ -109,27 +121,24 @@ class Observers:
     def callbacks(self) -> list[L.Callback]:
         """Those that are asked for, in the order in which they work: alarms judge what was measured."""
         drawn = [self.pictures] if self.pictures.images else []
-        probe = [self.measurements.probe] if self.measurements.probe else []
-        return [*drawn, *probe, self.measurements, self.alarms]
+        return [*drawn, self.measurements, self.alarms]
 
 
 def build_observers(
     setting: Setting[PretrainConfig],
     data: ImageData,
-    model: MaskedModel,
-    sampler: MaskSampler,
+    measuring: Measuring,
     optimization: Optimization,
 ) -> Observers:
     """Return pictures, measurements and alarms as the config describes them; accuracies need labels."""
     config, options = setting.config, setting.config.callbacks
     labelled = bool(data.splits.train.classes)
-    probe = build_probe(setting, data, model, sampler) if options.probe and labelled else None
     measurements = Measurements(
-        KnnProbe(data, options.knn_bank, options.knn_queries),
-        options.knn_times,
+        ValidationImages(data, measuring.bank, measuring.queries),
+        measuring.times,
         knn=options.knn and labelled,
         rank=options.rank,
-        probe=probe,
+        probe=options.probe and labelled,
         untrained=partial(build_untrained, config),
     )
     return Observers(

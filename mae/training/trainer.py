@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import Profiler
 
 from mae.training.callbacks.checkpointing import Best, Keep
+from mae.training.callbacks.moments import LastValidation
 from mae.training.devices import keep_float32_whole
 
 SHORT_EPOCH = 50
@@ -83,7 +84,7 @@ def create_trainer(
         placement: Where.
         precision: Lightning's name of it.
         accumulate: Forward passes per optimizer step.
-        validate_every: Epochs.
+        validate_every: Epochs; the last one is validated in any case.
         save_minutes: Between checkpoints within an epoch.
         folder: The run folder.
         epochs: In all.
@@ -122,7 +123,7 @@ def create_trainer(
         log_every_n_steps=max(1, total_steps // 1000),
         use_distributed_sampler=False,
         logger=loggers,
-        callbacks=[*callbacks, *keep],
+        callbacks=[LastValidation(), *callbacks, *keep],
         limit_train_batches=None if limit_steps is None else limit_steps * accumulate,
         limit_val_batches=None if limit_steps is None else 1,
         profiler=profiler,

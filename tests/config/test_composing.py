@@ -138,6 +138,7 @@ MISSPELT = {
     "optm=adamw": "optim",
 }
 SAID = {
+    ("callbacks.probe_images=9",): "callbacks.probe_images is no option any more, leave it out: the probe is solved on",
     ("data.root=x",): "data.root is not an option here: it belongs to data=",
     ("data=folder", "data.root=x", "epochs=3", "data.rot=y"): "data.rot is not an option here: did you mean data.root?",
     (

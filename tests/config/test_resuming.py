@@ -51,6 +51,22 @@ def test_where_and_how_fast_it_runs_may_change(resume: Resume) -> None:
     assert (flat["trainer.devices"], flat["trainer.accumulate"]) == (3, 2)
 
 
+def test_keys_that_an_earlier_version_had_are_left_out(tmp_path: Path) -> None:
+    overrides = [f"run_dir={tmp_path}", "resume=true"]
+    config = compose("pretrain", overrides)
+    stored = config.plain()
+    stored["callbacks"] = {
+        **{key: value for key, value in stored["callbacks"].items() if key != "share"},
+        "knn_bank": 10_000,
+        "knn_queries": 2_000,
+        "probe_images": 10_000,
+        "probe_memory": 256,
+    }
+    resumed = resumed_config(config, stored, overrides)
+    assert (resumed.callbacks.knn_bank, resumed.callbacks.share) == (10_000, 0.03)
+    assert "probe_images" in stored["callbacks"]  # what was read from the folder is not changed
+
+
 CHANGES = {
     "optim.base_lr=0.02": ("0.01", "0.02"),
     "masking.ratio=0.75": ("0.6", "0.75"),

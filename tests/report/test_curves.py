@@ -9,9 +9,9 @@ from mae.report.curves import run_curves
 
 def test_the_probe_stands_beside_knn_with_the_level_of_random_weights(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step,epoch,knn_top1,probe_top1\n5,0,0.6,0.5\n9,1,0.7,0.8\n")
-    ((title, drawn),) = run_curves(tmp_path, {"knn_top1_random": 0.2})
+    ((title, drawn),) = run_curves(tmp_path, {"knn_top1_random": 0.2, "probe_top1_random": 0.3})
     assert title == "Accuracy on frozen features"
-    for label in ("kNN", "linear probe, trained beside", "kNN, random weights"):
+    for label in (">kNN<", ">linear probe<", "kNN, random weights", "linear probe, random weights"):
         assert label in drawn
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mae.config.choices import Choices, Machine, largest_divisor, multiple, rounded
+from mae.config.choices import Choices, Machine, multiple, rounded
 from mae.config.schema.roots import PretrainConfig
 
 PAPER_BASE_LR = 1.5e-4
@@ -45,9 +45,18 @@ def choose_pretraining(choices: Choices[PretrainConfig], count: int, machine: Ma
 def choose_pace(choices: Choices[Any], epochs: int) -> None:
     """Choose how long the run warms up, and how often it is validated."""
     choices.fill("optim.warmup_epochs", round(epochs * 0.05, 3), "5% of the run, as the paper's 40 of 800 epochs")
-    choices.fill(
-        "trainer.validate_every", largest_divisor(epochs, epochs // 20), "about 20 validations, the last at the end"
-    )
+    choices.fill("trainer.validate_every", validation_pace(epochs), "about 20 validations, the last at the end")
+
+
+def validation_pace(epochs: int) -> int:
+    """Return the epochs between validations: 14 to 28 of them in a run, evenly if that can be, else as near to 20 as can be.
+
+    The last epoch is validated in any case, see ``LastValidation``.
+    """
+    counts = {every: math.ceil(epochs / every) for every in range(1, epochs // 14 + 1)}
+    fitting = {every: count for every, count in counts.items() if 14 <= count <= 28}
+    even = {every: count for every, count in fitting.items() if epochs % every == 0}
+    return min(even or fitting or {1: epochs}, key=lambda every: abs(counts.get(every, 20) - 20))
 
 
 def _power_of_two(number: int) -> int:

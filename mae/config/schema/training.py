@@ -9,6 +9,7 @@ from pydantic import Field
 from mae.config.schema.fields import Chosen, Group, key
 
 NUMBERS = "the number of images and epochs"
+MEASURED = "callbacks.share, the length of the run and the model"
 
 
 class Optim(Group):
@@ -53,16 +54,32 @@ class Callbacks(Group):
 
     pictures: int = key("validation images in each picture; 0 draws none", least=0)
     picture_times: int = key("pictures in a run", least=0)
-    knn: bool = key("kNN accuracy on frozen features, where the data have labels")
-    knn_times: int = key(
-        "measurements while training: kNN, probe, RankMe; the start and the end are measured in any case", least=0
+    knn: bool = key("kNN accuracy on whitened frozen features, where the data have labels")
+    probe: bool = key(
+        "accuracy of a linear probe on frozen features, solved and not trained, where the data have labels"
     )
-    knn_bank: int = key("training images that vote, at most", least=1)
-    knn_queries: int = key("validation images that are measured, at most", least=1)
-    probe: bool = key("a linear probe trained beside, where the data have labels: about 2% of the time")
-    probe_images: int = key("training images that it learns from, at most, evenly spread, decoded once", least=1)
-    probe_memory: int = key("MB on the device that they may take", least=1)
     rank: bool = key("RankMe and spread of the features; they need no labels")
+    share: float = key(
+        "of the training's cost that kNN, probe and RankMe may add, about; what follows is chosen by it",
+        least=0,
+        default=0.03,
+    )
+    knn_times: Chosen[int] = key(
+        "measurements while training, at most; the start and the end are measured in any case",
+        chosen_by=MEASURED,
+        least=0,
+    )
+    knn_bank: Chosen[int] = key(
+        "training images that vote and that the probe learns from, at most", chosen_by=MEASURED, least=1
+    )
+    knn_queries: Chosen[int] = key("validation images that are measured, at most", chosen_by=MEASURED, least=1)
+
+
+RETIRED = {
+    "callbacks.probe_images": "the probe is solved on the images that kNN looks at, which callbacks.knn_bank bounds",
+    "callbacks.probe_memory": "the probe keeps no images any more",
+}
+"""Keys of runs of earlier versions, and what to say of them; such a run goes on without them."""
 
 
 class Debug(Group):

@@ -78,10 +78,10 @@ class Alarms(L.Callback):
             self._raise(trainer, "loss", rules.learns_nothing(loss, trivial, now))
         if measurements.step != trainer.global_step:  # old figures say nothing of this part of the run
             return
-        latest, before = measurements.latest, measurements.before
+        latest, before = measurements.latest.all, measurements.before.all
         if "rankme" in latest:
             self._raise(trainer, "rank", rules.rank_collapsed(latest["rankme"], measurements.possible_rank, now))
-        if "knn_top1" in latest and "knn_top1" in before:
+        if measurements.word == "hurt" and "knn_top1" in latest:
             self._raise(trainer, "knn", rules.below_untrained(latest["knn_top1"], before["knn_top1"], now))
 
     def state_dict(self) -> dict[str, Any]:

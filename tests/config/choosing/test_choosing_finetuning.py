@@ -48,7 +48,7 @@ PROTOCOLS = st.sampled_from(["linear_probe", "mlp_probe", "attentive_probe", "pa
 def test_finetuning_choices_fit_the_labels(count: int, protocol: str, machine: Machine) -> None:
     config = second_stage(count, machine, protocol)
     assert 2 <= config["batch_size"] <= count  # BatchNorm in the probe needs two images a batch
-    assert config["epochs"] % config["trainer.validate_every"] == 0
+    assert config["trainer.validate_every"] <= config["epochs"]
     left = {key for key, value in config.items() if value is None and key.startswith(("protocol.", "optim."))}
     assert left <= {"optim.clip_norm", "protocol.hidden", "protocol.heads", "protocol.layer_decay"}
     if "probe" in protocol:

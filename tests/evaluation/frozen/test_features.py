@@ -7,15 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from sklearn.neighbors import KNeighborsClassifier
 
 import mae
-from mae.data.datamodule import ImageData
 from mae.data.loading.batches import Batch
-from mae.data.sources.bundled import digits
-from mae.data.splits import Splits
 from mae.evaluation.frozen.features import extract_features, frozen, raw_pixels, whitened
-from mae.evaluation.frozen.knn_probe import KnnProbe
 
 Build = Callable[..., mae.MaskedAutoencoder]
 
@@ -75,56 +70,3 @@ def test_wide_features_are_whitened_along_their_largest_directions(monkeypatch: 
 def test_a_single_image_has_nothing_to_be_whitened_by() -> None:
     one, other = torch.randn(1, 4), torch.randn(3, 4)
     assert all(map(torch.equal, whitened(one, other), (one, other)))
-
-
-@pytest.fixture(scope="module")
-def data() -> ImageData:
-    splits = digits()
-
-    class NoTest:
-        """A test split that may not be read."""
-
-        classes, labels = splits.test.classes, splits.test.labels
-
-        def __len__(self) -> int:
-            return 360
-
-        def image(self, index: int) -> torch.Tensor:
-            raise AssertionError("the probe has read the test split")
-
-    return ImageData(
-        Splits(splits.train, splits.val, NoTest(), splits.origin),
-        image_size=(8, 8),
-        channels=1,
-        effective_batch=64,
-        micro_batch=64,
-        min_scale=1,
-        flip=False,
-        num_workers=0,
-        seed=0,
-    )
-
-
-def test_training_images_classify_validation_images(data: ImageData) -> None:
-    mean, std = torch.full((1, 1, 1), 0.3), torch.full((1, 1, 1), 0.4)
-
-    def pixels(split: object) -> np.ndarray:
-        return (torch.stack([split.image(i) for i in range(len(split))]).flatten(1).double() / 255 - 0.3).numpy() / 0.4
-
-    train, val = data.splits.train, data.splits.val
-    judge = KNeighborsClassifier(20, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.07))
-    expected = judge.fit(pixels(train), train.labels).score(pixels(val), val.labels)
-    # Rounding in float32 may turn one vote.
-    assert KnnProbe(data).accuracy(raw_pixels, mean, std) == pytest.approx(expected, abs=1.5 / len(val))
-    assert expected > 0.9
-
-
-def test_the_bank_is_spread_over_the_classes(data: ImageData) -> None:
-    seen: list[int] = []
-
-    def count(images: torch.Tensor) -> torch.Tensor:
-        seen.append(len(images))
-        return images.flatten(1)
-
-    KnnProbe(data, bank=100, queries=30).accuracy(count, torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
-    assert sum(seen) == 130

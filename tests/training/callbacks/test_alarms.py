@@ -14,6 +14,7 @@ from rich.console import Console
 
 from mae.evaluation import alarm_rules as rules
 from mae.training.callbacks import alarms
+from mae.training.callbacks.measurements import Measured
 from mae.training.loggers import read_metrics
 from tests.runs import BARE, few_digits, job
 
@@ -124,14 +125,15 @@ def test_measurements_are_judged_when_they_are_new(
         ours = ("rank has collapsed", "below the random encoder")
         return [text for text in prepared.observers.alarms.sentences if any(words in text for words in ours)]
 
-    def measure(*_: Any) -> dict[str, float]:
+    def measure(*_: Any, keep: bool = False) -> Measured:
+        if not keep:  # before training
+            return Measured(right={"knn": torch.arange(100) < 50})
         measurements.possible_rank = 32
         judged.append((prepared.trainer.global_step, len(said())))
-        return {"rankme": rank, "knn_top1": knn}
+        return Measured({"rankme": rank}, {"knn": torch.arange(100) < 100 * knn})
 
     measurements.times = 3
-    measurements._measure = measure
-    monkeypatch.setattr(measurements, "_measure_before", lambda *_: measurements.before.update(knn_top1=0.5))
+    monkeypatch.setattr(measurements, "_measure", measure)
     prepared.trainer.fit(prepared.module, datamodule=prepared.data)
     assert judged == [(20, 0), (40, 0), (50, 1)]
     (sentence,) = said()
