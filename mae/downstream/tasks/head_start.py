@@ -11,7 +11,7 @@ from torch import nn
 from mae.config.schema.protocols import Finetune
 from mae.config.schema.roots import FinetuneConfig
 from mae.data.datamodule import ImageData
-from mae.downstream.labelled_data import extract_split
+from mae.downstream.labelled_data import extract_split, thinned
 from mae.evaluation.frozen.logistic import LogisticFit, fit_logistic
 from mae.models.heads import LinearHead, keep_statistics
 from mae.run.setting import Setting
@@ -50,7 +50,7 @@ def start_head(
     training = module.training
     module.eval()
     train, *val = (
-        extract_split(setting, data, trainer, source, module.model.features, most)
+        extract_split(setting, data, trainer, thinned(source, most), module.model.features)
         for source, most in ((splits.train, MOST_IMAGES), (splits.val, MOST_VALIDATION))[: 2 if solved else 1]
     )
     module.train(training)

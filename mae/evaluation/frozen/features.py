@@ -94,7 +94,7 @@ def whitened(train: Tensor, *others: Tensor, power: float = 1.0) -> tuple[Tensor
     """
     if len(train) < 2:
         return (train, *others)
-    if min(train.shape) > 4 * MOST_DIRECTIONS:
+    if train.shape[1] > 4 * MOST_DIRECTIONS:
         mean = train.mean(dim=0)
         directions = principal_directions(train - mean, MOST_DIRECTIONS)
         train, *rest = ((features - mean) @ directions for features in (train, *others))

@@ -6,15 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from sklearn.decomposition import PCA
 from torch import Tensor
 
 from mae.data.datamodule import ImageData
 from mae.data.source import Source
-from mae.evaluation.frozen.features import extract_features
+from mae.evaluation.frozen.features import extract_features, whitened
 from mae.evaluation.frozen.knn import Labelled, knn_predict
 from mae.evaluation.frozen.logistic import fit_logistic
-from mae.models.layers.whitening import Whitening
 
 Features = Callable[[Tensor], Tensor]
 """Standardised images (B, C, H, W) to (B, D)."""
@@ -25,8 +23,6 @@ FALLBACK = 1e-2
 """C where there are too few images to choose it."""
 HELD_OUT = 5
 """One in so many labelled images chooses C."""
-WIDEST, KEPT = 1024, 256
-"""Features wider than the first, such as the pixels of a colour image, are cut to so many principal components."""
 
 
 @dataclass(frozen=True)
@@ -66,31 +62,13 @@ class ValidationImages:
         return extract_features(self.data.evaluation_loader(source, most=most), features, mean, std)
 
 
-def narrowed(bank: Labelled, queries: Labelled) -> tuple[Labelled, Labelled]:
-    """Return features no wider than ``WIDEST``: of wider ones the first principal components of the bank.
-
-    Whitening 3,072 pixels takes 12 s on one core, and 256 components of them a tenth of one.
-    """
-    width = bank[0].shape[1]
-    if width <= WIDEST:
-        return bank, queries
-    components = PCA(min(KEPT, len(bank[0])), svd_solver="randomized", iterated_power=2, random_state=0)
-    components.fit(bank[0].numpy())
-    return tuple(  # type: ignore[return-value]
-        (torch.from_numpy(components.transform(features.numpy())), labels) for features, labels in (bank, queries)
-    )
-
-
 def knn_right(bank: Labelled, queries: Labelled, classes: int, k: int = 20) -> Tensor:
     """Return which queries (Q,) their k neighbours in the bank classify rightly, by cosine of whitened features.
 
     Without whitening the few directions that hold nearly all of the variance decide, and say little of the classes.
     """
-    if len(bank[0]) < 2:  # nothing to whiten by, and one neighbour
-        return bank[1][0] == queries[1]
-    whitening = Whitening.fit(bank[0])
-    predicted = knn_predict(whitening(bank[0]), bank[1], whitening(queries[0]), classes, k=k)
-    return predicted == queries[1]
+    voters, asked = whitened(bank[0], queries[0])
+    return knn_predict(voters, bank[1], asked, classes, k=k) == queries[1]
 
 
 def probe_right(bank: Labelled, queries: Labelled, classes: int) -> Tensor:

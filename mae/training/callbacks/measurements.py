@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mae.evaluation.frozen.features import frozen, raw_pixels
 from mae.evaluation.frozen.knn import Labelled
-from mae.evaluation.frozen.solved_probes import ValidationImages, knn_right, narrowed, probe_right
+from mae.evaluation.frozen.solved_probes import ValidationImages, knn_right, probe_right
 from mae.evaluation.paired import Difference, Word, paired_difference
 from mae.evaluation.representation import feature_std, patch_figures, rankme, unit_patches
 from mae.models.backbones.backbone import Backbone
@@ -222,7 +222,7 @@ class Measurements(L.Callback):
         with isolate_rng(include_cuda=False):
             bank = images.bank_of(raw_pixels, module.mean, module.std)
             queries = images.queries_of(raw_pixels, module.mean, module.std)
-        return Measured(right=self._right(*narrowed(bank, queries)))
+        return Measured(right=self._right(bank, queries))
 
     def _right(self, bank: Labelled, queries: Labelled) -> dict[str, Tensor]:
         return {name: MEASURES[name](bank, queries, self.images.classes) for name in self.labelled}

@@ -14,7 +14,7 @@ from mae.data.sources.bundled import digits
 from mae.data.splits import Splits
 from mae.evaluation.frozen.features import raw_pixels
 from mae.evaluation.frozen.knn import Labelled
-from mae.evaluation.frozen.solved_probes import KEPT, ValidationImages, knn_right, narrowed, probe_right
+from mae.evaluation.frozen.solved_probes import ValidationImages, knn_right, probe_right
 
 K = 5
 
@@ -64,19 +64,6 @@ def test_banks_of_a_few_images_and_of_one_class_have_a_figure(measure: object, c
     assert len(measure(bank, queries, K)) == 50
     alone = (bank[0], torch.full((count,), 3))
     assert torch.equal(measure(alone, queries, K), queries[1] == 3)
-
-
-def test_wide_features_are_cut_to_their_first_components() -> None:
-    bank, queries = labelled(400, seed=0, width=1500), labelled(100, seed=1, width=1500)
-    before = torch.get_rng_state()
-    narrow_bank, narrow_queries = narrowed(bank, queries)
-    assert (narrow_bank[0].shape, narrow_queries[0].shape) == ((400, KEPT), (100, KEPT))
-    assert torch.equal(torch.get_rng_state(), before)
-    assert torch.equal(narrowed(bank, queries)[1][0], narrow_queries[0])
-    assert share(probe_right(narrow_bank, narrow_queries, K)) > 0.9
-    few = narrowed((bank[0][:30], bank[1][:30]), queries)
-    assert few[0][0].shape == (30, 30)
-    assert narrowed(labelled(9, seed=0), queries)[0][0].shape == (9, 24)
 
 
 @pytest.fixture(scope="module")
