@@ -8,7 +8,11 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+
+from mae.masking.plan import MaskPlan
+from mae.models.masked_model import MaskedModel
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -43,6 +47,22 @@ def multiply_adds(module: nn.Module, *inputs: Tensor | Sequence[Tensor]) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         twin(*shapes)
     return int(counter.get_total_flops()) // 2
+
+
+def training_multiply_adds(model: MaskedModel, plan: MaskPlan) -> int:
+    """Return the multiply-adds of a training step on one image: a forward pass, and a backward pass that costs two.
+
+    Args:
+        model: Left as it is: a copy is run on the CPU.
+        plan: Of one image.
+    """
+    twin, channels = copy.deepcopy(model).eval(), model.encoder.in_channels
+    twin.encoder.set_pixel_statistics((0.5,) * channels, (0.5,) * channels)  # not measured yet, and without a cost
+    images = torch.zeros(1, channels, *model.encoder.image_size)
+    # On a CPU the counter passes over fused attention; autocast, which a target turns off, knows no meta device.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        twin(images, plan)
+    return 3 * int(counter.get_total_flops()) // 2
 
 
 def meta_twin(module: M) -> M:

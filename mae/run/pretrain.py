@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mae.config.choosing.images import choose_loading
 from mae.config.choosing.model import choose_images_and_model
-from mae.config.choosing.pretraining import choose_pretraining
+from mae.config.choosing.pretraining import choose_batch, choose_length
 from mae.config.composing import load_preset
 from mae.config.schema.roots import PretrainConfig
 from mae.data.inspection import inspect_images
@@ -17,7 +18,15 @@ from mae.evaluation.frozen.features import raw_pixels
 from mae.evaluation.verdict import pretraining_verdicts
 from mae.models.cost import parameters
 from mae.run.builders import build_data, build_optimization
-from mae.run.pretrain_parts import Observers, build_model, build_observers, build_sampler, check_backbone
+from mae.run.pace import check_length, length_rows, time_steps
+from mae.run.pretrain_parts import (
+    Observers,
+    build_model,
+    build_observers,
+    build_sampler,
+    check_backbone,
+    count_training,
+)
 from mae.run.run import Outcome, Run, show_start
 from mae.run.setting import open_setting
 from mae.training.devices import prepare_model
@@ -37,6 +46,8 @@ def prepare(config: PretrainConfig, overrides: Sequence[str] = ()) -> Pretrainin
         FileNotFoundError: A folder or checkpoint does not exist.
         ImportError: An extra is needed and not installed.
     """
+    began = time.perf_counter()
+    check_length(config)
     setting = open_setting(config, "pretrain", overrides)
     config, choices = setting.config, setting.choices
     check_backbone(config)
@@ -45,13 +56,13 @@ def prepare(config: PretrainConfig, overrides: Sequence[str] = ()) -> Pretrainin
     look = inspect_images(splits.train)
     choose_images_and_model(choices, look, setting.machine, load_preset)
     choose_loading(choices, look, setting.machine, setting.devices)
-    choose_pretraining(choices, look.count, setting.machine, setting.shares)
 
     model = build_model(config)
     sampler = build_sampler(config, model)
+    machine = setting.machine
+    cost = None if machine.accelerated else count_training(model, sampler)
+    choose_batch(choices, look.count, machine, setting.shares, cost=cost)
     data = build_data(setting, splits, model.encoder)
-    optimization = build_optimization(setting, model.encoder, data.steps_per_epoch)
-    module = PretrainingModule(model, sampler, optimization, validation_images=len(splits.val), seed=config.seed)
     options = config.trainer
     prepare_model(
         model,
@@ -59,6 +70,11 @@ def prepare(config: PretrainConfig, overrides: Sequence[str] = ()) -> Pretrainin
         compile=options.compile,
         grad_checkpointing=options.grad_checkpointing,
     )
+    timed = config.minutes is not None and config.epochs is None
+    pace = time_steps(setting, data, model, sampler, began) if timed else None
+    choose_length(choices, look.count, machine, cost=cost, pace=pace)
+    optimization = build_optimization(setting, model.encoder, data.steps_per_epoch)
+    module = PretrainingModule(model, sampler, optimization, validation_images=len(splits.val), seed=config.seed)
     observers = build_observers(setting, data, model, sampler, optimization)
     trainer, progress = Run.build_trainer(setting, optimization.total_steps, "val_loss", "min", observers.callbacks)
 
@@ -71,6 +87,7 @@ def prepare(config: PretrainConfig, overrides: Sequence[str] = ()) -> Pretrainin
             *model_rows(model.encoder, model),
             ("masking", sampler.describe(model.grid)),
             *optimization_rows(optimization, model, config.optim.base_lr, config.batch_size, setting.micro_batch),
+            *length_rows(config, pace),
         ],
     )
     return Pretraining(setting, data, module, trainer, progress, observers)

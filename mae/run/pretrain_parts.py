@@ -15,7 +15,9 @@ from mae.config.schema.roots import PretrainConfig
 from mae.data.datamodule import ImageData
 from mae.evaluation.frozen.knn_probe import KnnProbe
 from mae.masking.samplers import MASKINGS, MaskSampler
+from mae.masking.seeds import VALIDATION, seeded_generator
 from mae.models.backbones.backbone import PatchBackbone
+from mae.models.cost import training_multiply_adds
 from mae.models.create_masked_model import create_masked_model
 from mae.models.masked_model import MaskedModel
 from mae.report.pictures import save_reconstructions
@@ -71,6 +73,11 @@ def build_sampler(config: PretrainConfig, model: MaskedModel) -> MaskSampler:
     model.objective.check_masking(masking.class_path or str(masking.name), sampler.hides)
     sampler.check(model.grid)
     return sampler
+
+
+def count_training(model: MaskedModel, sampler: MaskSampler) -> int:
+    """Return the multiply-adds of a training step on one image."""
+    return training_multiply_adds(model, sampler(1, model.grid, seeded_generator("cpu", VALIDATION)))
 
 
 def build_untrained(config: PretrainConfig) -> PatchBackbone:

@@ -129,6 +129,36 @@ def create_trainer(
     )
 
 
+def create_timer(
+    placement: Placement, *, precision: str, accumulate: int, clip_norm: float | None, stopwatch: L.Callback
+) -> L.Trainer:
+    """Return a trainer for steps that are timed and forgotten: it validates nothing, writes nothing, and goes on until stopped.
+
+    Args:
+        placement: Where.
+        precision: Lightning's name of it.
+        accumulate: Forward passes per optimizer step.
+        clip_norm: Largest norm of the gradient, or None.
+        stopwatch: Stops it.
+    """
+    quiet_lightning()
+    keep_float32_whole()
+    return _build(
+        placement,
+        precision=precision,
+        accumulate_grad_batches=accumulate,
+        gradient_clip_val=clip_norm,
+        max_epochs=-1,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1_000_000,
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        callbacks=[stopwatch],
+    )
+
+
 def create_evaluator(placement: Placement, *, precision: str, show_progress: bool) -> L.Trainer:
     """Return a trainer for evaluation alone; it writes nothing.
 

@@ -13,7 +13,7 @@ from mae.config.choices import Choices, Machine
 from mae.config.choosing.finetuning import choose_finetuning
 from mae.config.choosing.images import choose_loading
 from mae.config.choosing.model import choose_decoder, choose_images_and_model, decoder_sizes, preset_for
-from mae.config.choosing.pretraining import choose_pretraining
+from mae.config.choosing.pretraining import choose_batch, choose_length
 from mae.config.composing import load_preset
 from mae.config.reading import leaves
 from mae.config.schema.roots import PretrainConfig
@@ -39,6 +39,7 @@ SIGHTS = st.builds(
 )
 
 preset = functools.cache(load_preset)
+COST = 1e7  # multiply-adds of a training step on a digit, about
 
 
 def chosen(seen: Inspection, machine: Machine, *overrides: str) -> tuple[dict[str, Any], Choices[PretrainConfig]]:
@@ -46,14 +47,15 @@ def chosen(seen: Inspection, machine: Machine, *overrides: str) -> tuple[dict[st
     choices = choices_of("pretrain", *overrides)
     choose_images_and_model(choices, seen, machine, preset)
     choose_loading(choices, seen, machine, devices=1)
-    choose_pretraining(choices, seen.count, machine)
+    choose_batch(choices, seen.count, machine, cost=COST)
+    choose_length(choices, seen.count, machine, cost=COST)
     return leaves(choices.config.plain()), choices
 
 
 @given(SIGHTS, MACHINES)
 def test_everything_is_chosen_and_fits_together(seen: Inspection, machine: Machine) -> None:
     config, choices = chosen(seen, machine)
-    may_stay_null = {"run_dir", "data.mean", "data.std", "optim.clip_norm", "debug.steps"}
+    may_stay_null = {"run_dir", "minutes", "data.mean", "data.std", "optim.clip_norm", "debug.steps"}
     assert {key for key, value in config.items() if value is None} <= may_stay_null
     assert 1 <= config["batch_size"] <= seen.count
     # So that the last epoch is validated, and best.ckpt and last.ckpt are of validated epochs.
@@ -147,7 +149,8 @@ def test_whatever_is_given_is_kept(keys: set[str], seen: Inspection, machine: Ma
     choices.made.clear()
     choose_images_and_model(choices, seen, machine, preset)
     choose_loading(choices, seen, machine, devices=1)
-    choose_pretraining(choices, seen.count, machine)
+    choose_batch(choices, seen.count, machine, cost=COST)
+    choose_length(choices, seen.count, machine, cost=COST)
     assert {key: choices.get(key) for key in keys} == {key: GIVEN[key] for key in keys}
     assert not {choice.key for choice in choices.made} & keys
 
@@ -201,7 +204,7 @@ def test_a_decoder_is_never_wider_than_it_should_be(width: int) -> None:
 @given(st.integers(1, 50))
 def test_a_batch_that_nobody_chose_divides_among_the_devices(shares: int) -> None:
     choices = choices_of("pretrain")
-    choose_pretraining(choices, 1000, SERVER, shares)
+    choose_batch(choices, 1000, SERVER, shares)
     assert choices.config.batch_size % shares == 0
     second = choices_of("finetune", "checkpoint=null")
     choose_finetuning(second, 1000, SERVER, shares)
