@@ -17,11 +17,14 @@ from mae.models.backbones.create_backbone import create_backbone
 from mae.models.cost import count
 from mae.models.create_masked_model import rebuild_masked_model
 from mae.models.layers.patches import as_pair
+from mae.models.layers.whitening import Whitening
 
 log = logging.getLogger(__name__)
 
 DERIVED = {"decoder.positions"}
 """Tables that follow from the grid, and may be missing from a file."""
+WHITENING = "encoder.whitening."
+"""What files of this project may hold beside the weights."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ def autoencoder_from(checkpoint: Checkpoint) -> tuple[MaskedAutoencoder, LoadRep
     config = checkpoint.config
     model = rebuild_masked_model({**config, "encoder": _without_tag(config["encoder"])})
     assert isinstance(model, MaskedAutoencoder), "it has a decoder"
-    _keep_pixel_statistics(model.encoder, config)
+    _keep_statistics(model.encoder, checkpoint)
     return model, _load(model, checkpoint, keep=("encoder.", "decoder."), strip="")
 
 
@@ -110,7 +113,7 @@ def encoder_from(
     fitting = {f"encoder.{key}": value for key, value in encoder.fit_weights(weights, trained_at).items()}
     rest = {key: value for key, value in checkpoint.state.items() if not _of_encoder(key)}
     checkpoint = replace(checkpoint, state={**rest, **fitting})
-    _keep_pixel_statistics(encoder, checkpoint.config)
+    _keep_statistics(encoder, checkpoint)
     return encoder, _load(encoder, checkpoint, keep=("encoder.",), strip="encoder.")
 
 
@@ -130,9 +133,13 @@ def _require_size(checkpoint: Checkpoint, config: dict[str, Any] | None = None) 
         )
 
 
-def _keep_pixel_statistics(encoder: Backbone, config: dict[str, Any]) -> None:
+def _keep_statistics(encoder: Backbone, checkpoint: Checkpoint) -> None:
+    """Keep the statistics of the pixels, and make room for those of the features, where there are some."""
+    config = checkpoint.config
     if config.get("pixel_mean") is not None:
         encoder.set_pixel_statistics(config["pixel_mean"], config["pixel_std"])
+    if any(key.startswith(WHITENING) for key in checkpoint.state):
+        encoder.whitening = Whitening(encoder.width)
 
 
 def _load(module: nn.Module, checkpoint: Checkpoint, keep: tuple[str, ...], strip: str) -> LoadReport:
@@ -155,7 +162,10 @@ def _load(module: nn.Module, checkpoint: Checkpoint, keep: tuple[str, ...], stri
     for name in ("encoder.vit.pos_embed", "decoder.positions"):
         if name in checkpoint.state and not checkpoint.state[name].any():
             log.warning("%s: every row of %s is zero, so nothing tells the patches apart", checkpoint.source, name)
-    return LoadReport(checkpoint.source, checkpoint.kind, count(state.values()), _summarise(left_out))
+    weights = (
+        value for key, value in checkpoint.state.items() if key.startswith(keep) and not key.startswith(WHITENING)
+    )
+    return LoadReport(checkpoint.source, checkpoint.kind, count(weights), _summarise(left_out))
 
 
 def _summarise(keys: list[str]) -> tuple[str, ...]:

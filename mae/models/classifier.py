@@ -40,6 +40,8 @@ class Classifier(nn.Module):
         self.pool = pool
         self.pools_first = pool == "mean" and blocks != 0
         self._frozen = encoder.freeze_all_but(blocks)
+        if blocks != 0:
+            encoder.whitening = None  # it does not fit the features of an encoder that goes on to learn
         if self.pools_first:
             encoder.restart_norm()
         self.train(self.training)

@@ -75,6 +75,8 @@ class Segmenter(nn.Module):
         levels = len(backbone.map_widths) if len(backbone.map_widths) > 1 else LEVELS
         self.head = SemanticHead(neck_width, classes, levels, width)
         self._frozen = backbone.freeze_all_but(0 if frozen else None)
+        if not frozen:
+            backbone.whitening = None  # as a Classifier's
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Segmenter:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lightning.pytorch.utilities.seed import isolate_rng
+
 from mae.config.choosing.images import choose_loading
 from mae.config.choosing.model import choose_images_and_model
 from mae.config.choosing.pretraining import choose_batch, choose_length
@@ -14,7 +16,7 @@ from mae.config.composing import load_preset
 from mae.config.schema.roots import PretrainConfig
 from mae.data.inspection import inspect_images
 from mae.data.open_splits import open_splits
-from mae.evaluation.frozen.features import raw_pixels
+from mae.evaluation.frozen.features import extract_features, frozen, raw_pixels
 from mae.evaluation.verdict import pretraining_verdicts
 from mae.models.cost import parameters
 from mae.run.builders import build_data, build_optimization
@@ -32,6 +34,9 @@ from mae.run.setting import open_setting
 from mae.training.devices import prepare_model
 from mae.training.pretraining import PretrainingModule
 from mae.training.summary import model_rows, optimization_rows
+
+WHITENING_IMAGES = 2_048
+"""Training images, at most, whose features the stored whitening is fitted on."""
 
 
 def prepare(config: PretrainConfig, overrides: Sequence[str] = ()) -> Pretraining:
@@ -133,6 +138,7 @@ class Pretraining(Run):
             **self._measured(),
             "alarms": [*observers.alarms.sentences, *([diverged] if diverged else [])],
         }
+        self._fit_whitening()
         objective = model.objective
         found = Outcome(results, pretraining_verdicts(results, objective), caption=objective.caption)
         written = self.write(model.encoder, found)
@@ -147,3 +153,12 @@ class Pretraining(Run):
         if "knn_top1" in figures:
             figures["knn_top1_pixels"] = measurements.protocol.accuracy(raw_pixels, self.module.mean, self.module.std)
         return figures
+
+    def _fit_whitening(self) -> None:
+        """Store with the encoder what whitens its features, unless they are not numbers."""
+        module, train = self.module, self.data.splits.train
+        with isolate_rng(include_cuda=False):  # a loader draws the seed of its workers
+            batches = self.data.evaluation_loader(train, most=WHITENING_IMAGES)
+            features, _ = extract_features(batches, frozen(module.model.encoder), module.mean, module.std)
+        if len(features) > 1 and features.isfinite().all():
+            module.model.encoder.fit_whitening(features)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mae.masking.plan import MaskPlan
+from mae.models.layers.whitening import Whitening
 
 
 class Backbone(nn.Module, ABC):
@@ -21,6 +22,7 @@ class Backbone(nn.Module, ABC):
         depth: Layers that layer-wise decay tells apart, the embedding not counted; 0 where it knows none.
         config: Plain values that ``create_backbone`` builds it from again; set by it where the class does not.
         num_prefix_tokens: Class and register tokens in front of the others.
+        whitening: Of pooled features, fitted on training images at the end of pretraining; None where nothing is stored.
     """
 
     image_size: tuple[int, int]
@@ -33,9 +35,43 @@ class Backbone(nn.Module, ABC):
     """Per-channel mean of the pixels in [0, 1] that it was trained on; None until it is known."""
     pixel_std: tuple[float, ...] | None = None
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.whitening: Whitening | None = None
+
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
         """Return the tokens (B, prefix + N, D)."""
+
+    def features(self, images: Tensor, *, whitened: bool = True) -> Tensor:
+        """Return features (B, D) of images (B, C, H, W), standardised as for ``forward``: the mean over the tokens of patches.
+
+        Nearly all variance of the mean lies in a few directions, and drowns the rest in every distance. Whitened features compare
+        by cosine similarity and Euclidean distance as they are, which those that are not whitened hardly do.
+
+        Raises:
+            ValueError: Whitened ones are asked for, and no whitening is stored.
+        """
+        if whitened and self.whitening is None:
+            raise ValueError(
+                "this encoder stores no whitening, as files of others and of older runs do not: encoder.fit_whitening(features) "
+                "fits one to encoder.features(images, whitened=False) of some thousand images, or take those as they are"
+            )
+        pooled: Tensor = self(images)[:, self.num_prefix_tokens :].mean(dim=1)
+        return self.whitening(pooled) if whitened and self.whitening else pooled
+
+    def fit_whitening(self, features: Tensor) -> None:
+        """Fit the whitening to features (N, D), not whitened, of training images; some thousand are enough, without labels.
+
+        Raises:
+            ValueError: They are of another width, fewer than two, or not finite.
+        """
+        if features.shape[1:] != (self.width,):
+            raise ValueError(
+                f"features of shape {tuple(features.shape)} do not fit an encoder of width {self.width}: give "
+                f"encoder.features(images, whitened=False)"
+            )
+        self.whitening = Whitening.fit(features)
 
     def trunk(self, images: Tensor) -> Tensor:
         """Return the tokens before the last norm, so that ``normalize(trunk(images))`` is what ``forward`` gives."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from timm.models.vision_transformer import VisionTransformer
@@ -75,7 +76,7 @@ def create_backbone(
     Raises:
         ValueError: The name is unknown, an option means nothing to this model, or sizes do not fit.
     """
-    kind = backbone_class(name, _target_, masked=masked)
+    kind: Callable[..., Backbone] = backbone_class(name, _target_, masked=masked)
     title = name if _target_ is None else _target_
     known = inspect.signature(kind).parameters
     # The config group `model` has the keys of a ViT, empty, and fixed positions, which only a ViT has.
