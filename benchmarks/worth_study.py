@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from frozen_set import KINDS, FrozenSet, draw, open_set, parse_budget
+from pretraining_process import keep_settings, named_folders, numbers, pretrain, read_json, write_json
 from rich.console import Console
 from worth_table import collect, sentences, table_of, write_tables
 
@@ -25,7 +23,6 @@ from mae.downstream.starting_weights import model_of
 from mae.report.rerun import override
 from mae.report.tables import print_table
 
-SCRIPT = Path(__file__).resolve().parent.parent / "train_pretrain.py"
 ONE_DEVICE = "trainer.devices=1"
 WIDTH = 170
 """Columns that a table takes on the console, at least."""
@@ -76,34 +73,12 @@ class Worth:
         self.budgets = {text.strip(): parse_budget(text) for text in options.labels.split(",")}
         self.lengths = numbers(options.lengths, "--lengths", float, lambda value: value > 0)
         self.seeds = numbers(options.seeds, "--seeds", int, lambda value: value >= 0)
-        if options.minutes <= 0:
-            raise ValueError(f"--minutes {options.minutes:g} leaves no time: give more than 0")
         for folder in self.folders.values():  # what cannot be drawn is said before anything is trained
             splits = open_set(folder)
             for budget in self.budgets.values():
                 draw(splits, budget, 0)
         self._frozen: dict[str, tuple[FrozenSet, dict[tuple[str, int], np.ndarray]]] = {}
-        self.keep_settings()
-
-    def keep_settings(self) -> None:
-        """Keep what the figures in --out depend on.
-
-        Raises:
-            ValueError: Those that lie there were made otherwise.
-        """
-        path = self.out / "settings.json"
-        wanted = {"minutes": self.options.minutes, "overrides": self.options.overrides}
-        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {**wanted, "folders": {}}
-        for key, value in wanted.items():
-            if known[key] != value:
-                raise ValueError(
-                    f"--out {self.out} holds figures of {key}={known[key]}, not {value}: give another --out"
-                )
-        for name, folder in self.folders.items():
-            if known["folders"].setdefault(name, str(folder.resolve())) != str(folder.resolve()):
-                raise ValueError(f"--out {self.out} holds figures of {known['folders'][name]}: give another --out")
-        self.out.mkdir(parents=True, exist_ok=True)
-        write_json(path, known)
+        keep_settings(self.out, self.folders, minutes=options.minutes, overrides=options.overrides)
 
     def steps(self) -> Iterator[Step]:
         """Yield every step, a set after the other."""
@@ -145,7 +120,7 @@ class Worth:
     def seconds(self, step: Step) -> float | None:
         """Return how long a step took; None where it has not been done."""
         path = self.out / step.place / "seconds.json"
-        return float(json.loads(path.read_text(encoding="utf-8"))["seconds"]) if path.is_file() else None
+        return float(read_json(path)["seconds"]) if path.is_file() else None
 
     def left(self, missing: Sequence[Step]) -> str:
         """Return how long the missing steps will take: as long as others of their kind, or as known ones on average."""
@@ -173,17 +148,7 @@ class Worth:
 
     def do_pretraining(self, step: Step) -> str:
         """Pretrain as a user would, in a process of its own."""
-        run = self.out / step.place
-        given = ["data=image_folder", override("data.root", str(self.folders[step.set].resolve())), ONE_DEVICE]
-        given += [override("run_dir", str(run)), f"minutes={self.options.minutes:g}", *self.options.overrides]
-        given += ["resume=true"] if (run / "config.yaml").is_file() else []
-        done = subprocess.run([sys.executable, str(SCRIPT), *given], capture_output=True, text=True, check=False)
-        run.mkdir(parents=True, exist_ok=True)
-        (run / "output.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
-        if done.returncode:
-            said = [line for line in done.stderr.splitlines() if line.strip()] or ["no word"]
-            raise ValueError(f"pretraining on {step.set} ended with status {done.returncode}: {said[-1]}")
-        results = read_json(run / "results.json")
+        results = pretrain(self.folders[step.set], self.out / step.place, self.options.minutes, self.options.overrides)
         return f"{results['epochs']} epochs, {results['images_seen']:,} images seen in {results['steps']:,} steps"
 
     def do_frozen(self, step: Step) -> str:
@@ -256,47 +221,3 @@ class Worth:
         results = job.run()
         top1 = results["test_top1"] if "test_top1" in results else results["val_top1"]
         return f"{top1:.1%} after {results['epochs']} epochs of {results['labelled_images']:,} images"
-
-
-def named_folders(folders: Sequence[str]) -> dict[str, Path]:
-    """Return the folders by their names.
-
-    Raises:
-        ValueError: Two have the same name.
-    """
-    named: dict[str, Path] = {}
-    for text in folders:
-        path = Path(text).expanduser()
-        name = path.resolve().name
-        if name in named:
-            raise ValueError(
-                f"{named[name]} and {path} have the same name, which tells them apart: run them one by one"
-            )
-        named[name] = path
-    return named
-
-
-def numbers(text: str, option: str, kind: Callable[[str], Any], fits: Callable[[Any], bool]) -> list[Any]:
-    """Return the numbers of a list such as ``1,0.25``.
-
-    Raises:
-        ValueError: One is none, or does not fit.
-    """
-    try:
-        values = [kind(part) for part in text.split(",")]
-    except ValueError:
-        values = []
-    if not values or not all(fits(value) for value in values):
-        raise ValueError(f"{option} {text} is no list of numbers, such as {'0,1,2' if kind is int else '1,0.25'}")
-    return list(dict.fromkeys(values))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8")))
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a file, complete or not at all."""
-    partial = path.with_name(f".{path.name}")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)

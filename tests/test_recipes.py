@@ -305,6 +305,7 @@ def test_no_default_is_left_to_choose_in_pretraining(name: str) -> None:
     assert unset <= OPEN | {
         "run_dir",
         "minutes",
+        "epoch_steps",
         "data.root",
         "data.index",
         "optim.clip_norm",

@@ -36,7 +36,7 @@ def check_length(config: PretrainConfig) -> None:
 
 
 def length_rows(config: PretrainConfig, pace: Pace | None) -> Rows:
-    """Return a warning where whole epochs miss the minutes that were asked for."""
+    """Return a warning where no run takes the minutes that were asked for."""
     warning = pace.warning(config.minutes) if pace is not None and config.minutes is not None else None
     return [] if warning is None else [("warning", f"minutes={config.minutes:g} cannot be met: {warning}")]
 

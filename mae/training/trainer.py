@@ -75,6 +75,7 @@ def create_trainer(
     callbacks: list[L.Callback],
     say: Callable[[str], None],
     limit_steps: int | None = None,
+    limit_validation: bool = False,
     profiler: Profiler | None = None,
 ) -> L.Trainer:
     """Return a trainer that keeps ``checkpoints/last.ckpt`` and ``best.ckpt``.
@@ -94,7 +95,8 @@ def create_trainer(
         loggers: Where metrics go.
         callbacks: Beside the checkpoints.
         say: Tells a person that a signal was heard.
-        limit_steps: Optimizer steps of an epoch, then one batch of validation; None takes all.
+        limit_steps: Optimizer steps of an epoch; None takes all.
+        limit_validation: Validate on one batch.
         profiler: Times what the trainer does.
 
     Raises:
@@ -124,7 +126,7 @@ def create_trainer(
         logger=loggers,
         callbacks=[*callbacks, *keep],
         limit_train_batches=None if limit_steps is None else limit_steps * accumulate,
-        limit_val_batches=None if limit_steps is None else 1,
+        limit_val_batches=1 if limit_validation else None,
         profiler=profiler,
     )
 

@@ -47,6 +47,13 @@ def test_a_resume_has_the_epochs_that_were_timed(tmp_path: Path, monkeypatch: py
         prepared(tmp_path, "minutes=3", "resume=true")
 
 
+def test_an_epoch_may_end_before_all_images_were_seen(tmp_path: Path) -> None:
+    run = prepared(tmp_path, "epochs=3", "epoch_steps=4")
+    results = run.run()
+    assert (results["steps"], results["images_seen"]) == (12, 12 * 16)
+    assert run.trainer.limit_val_batches == 1.0  # all of them
+
+
 def test_epochs_and_minutes_are_not_both_taken(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"minutes=2 and epochs=3 both say .* epochs=null"):
         prepared(tmp_path, "minutes=2", "epochs=3")

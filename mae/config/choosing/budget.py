@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 DEFAULT_MINUTES = 10
 """Of pretraining on two CPU cores, where neither epochs nor minutes are given."""
@@ -19,13 +21,24 @@ VALIDATION_SHARE = 0.4
 """Time of an image in validation, over that of one in a training step: a forward pass, and loading without crops."""
 MEASURING_SHARE = 0.03
 """Of a run, for what is measured and drawn beside its steps."""
+NEAR = 0.05
+"""How far, as a share, whole epochs may end from the minutes before they are cut into parts."""
 OFF = 0.15
-"""How far, as a share, a run may end from its minutes without a word."""
+"""How far a run may end from its minutes without a word."""
+PARTS = 10
+"""Into which a run is cut where whole epochs are too coarse: it is validated after each."""
 
 
 def multiply_adds_of(minutes: float, width: int) -> float:
     """Return the multiply-adds of so many minutes on two cores, for an encoder of this width."""
     return minutes * MULTIPLY_ADDS * (1.0 if width >= WIDE else NARROW_SHARE)
+
+
+class Plan(NamedTuple):
+    """A run of so many epochs, each of so many optimizer steps."""
+
+    epochs: int
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -34,7 +47,7 @@ class Pace:
 
     Attributes:
         step: Seconds of an optimizer step, loading included.
-        steps: Of an epoch.
+        steps: Until all images were seen.
         validation: Seconds of a validation.
         spent: Seconds that have passed before training.
     """
@@ -46,30 +59,36 @@ class Pace:
 
     @property
     def epoch(self) -> float:
-        """Seconds of the steps of an epoch."""
+        """Seconds of the steps until all images were seen."""
         return self.step * self.steps
 
-    def epochs_in(self, minutes: float) -> int:
-        """Return how many epochs, with what is measured beside, come nearest to so many minutes; one at least."""
+    def plan(self, minutes: float) -> Plan:
+        """Return the run that comes nearest to so many minutes, with what is measured beside."""
         seconds = 60 * minutes * (1 - MEASURING_SHARE) - self.spent
         many, few = (seconds - VALIDATIONS * self.validation) / self.epoch, seconds / (self.epoch + self.validation)
-        return max(1, round(many if many >= VALIDATIONS else min(few, VALIDATIONS)))
+        whole = Plan(max(1, round(many if many >= VALIDATIONS else min(few, VALIDATIONS))), self.steps)
+        if abs(self.minutes_of(whole) - minutes) <= NEAR * minutes:
+            return whole
+        parts = max(1, min(PARTS, int(0.1 * seconds / max(self.validation, 1e-9))))
+        steps = (seconds - parts * self.validation) / self.step
+        parts = max(parts, math.ceil(steps / self.steps))
+        return Plan(parts, min(self.steps, max(1, round(steps / parts))))
 
-    def minutes_of(self, epochs: int) -> float:
-        """Return how long so many epochs take in all."""
-        trained = epochs * self.epoch + min(epochs, VALIDATIONS) * self.validation
+    def minutes_of(self, plan: Plan) -> float:
+        """Return how long a run takes in all."""
+        trained = plan.epochs * plan.steps * self.step + min(plan.epochs, VALIDATIONS) * self.validation
         return (trained + self.spent) / (1 - MEASURING_SHARE) / 60
 
     def reason(self, minutes: float) -> str:
-        """Say why it is so many epochs."""
-        text = f"{self.step:.2g} s a step, {self.epoch / 60:.2g} minutes an epoch: minutes={minutes:g}"
+        """Say why it is this run."""
+        text = f"{self.step:.2g} s a step, {self.epoch / 60:.2g} minutes to see all images: minutes={minutes:g}"
         warning = self.warning(minutes)
         return text if warning is None else f"{text}; {warning}"
 
     def warning(self, minutes: float) -> str | None:
-        """Say by how much whole epochs miss the minutes; None where they do not."""
-        epochs = self.epochs_in(minutes)
-        taken = self.minutes_of(epochs)
+        """Say that the run cannot take so many minutes; None where it can."""
+        plan = self.plan(minutes)
+        taken = self.minutes_of(plan)
         if abs(taken - minutes) <= OFF * minutes:
             return None
-        return f"{'one epoch takes' if epochs == 1 else f'{epochs} whole epochs take'} about {taken:.2g} minutes"
+        return f"{plan.epochs * plan.steps} steps, with what is measured, take about {taken:.2g} minutes"

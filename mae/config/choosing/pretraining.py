@@ -63,7 +63,13 @@ def choose_length(
     seen = count * config.data.repeats  # images of an epoch
     if pace is not None:
         assert config.minutes is not None, "timed where minutes are given"
-        epochs, reason = pace.epochs_in(config.minutes), pace.reason(config.minutes)
+        (epochs, steps), reason = pace.plan(config.minutes), pace.reason(config.minutes)
+        if steps < pace.steps:
+            choices.fill(
+                "epoch_steps",
+                steps,
+                f"all images are seen in {pace.steps} steps, too many for minutes={config.minutes:g}",
+            )
     elif machine.accelerated:
         epochs, reason = rounded(100e6 / seen, 400, 1600), "100 million images seen, within 400 to 1600 epochs"
     else:

@@ -47,6 +47,11 @@ class PretrainConfig(RunConfig):
         above=0,
         default=None,
     )
+    epoch_steps: int | None = key(
+        "optimizer steps after which an epoch ends; null: all images were seen; chosen where whole epochs miss the minutes",
+        least=1,
+        default=None,
+    )
     masking: Component
     decoder: Component
     objective: Component

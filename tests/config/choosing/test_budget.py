@@ -15,25 +15,29 @@ LAPTOP = Machine(accelerated=False, cores=2)
 SECONDS = st.floats(0.01, 30)
 
 
-@given(SECONDS, st.integers(1, 500), st.floats(0, 60), st.floats(0, 20), st.floats(0.1, 600))
-def test_no_other_number_of_epochs_comes_nearer(
+@given(SECONDS, st.integers(1, 500), st.floats(0, 5), st.floats(0, 20), st.floats(0.1, 600))
+def test_a_timed_run_takes_its_minutes_wherever_it_can(
     step: float, steps: int, validation: float, spent: float, minutes: float
 ) -> None:
     pace = Pace(step, steps, validation, spent)
-    epochs = pace.epochs_in(minutes)
-    taken = abs(pace.minutes_of(epochs) - minutes)
-    assert epochs >= 1
-    for other in (epochs - 1, epochs + 1):
-        assert other == 0 or taken <= abs(pace.minutes_of(other) - minutes) + pace.validation / 60
+    plan = pace.plan(minutes)
+    assert plan.epochs >= 1 and 1 <= plan.steps <= steps
+    taken = abs(pace.minutes_of(plan) - minutes)
     assert (pace.warning(minutes) is None) == (taken <= 0.15 * minutes)
+    if 60 * minutes > 2 * spent + 50 * (step + validation):
+        assert taken <= 0.15 * minutes
 
 
-def test_a_budget_too_small_for_an_epoch_is_said() -> None:
-    pace = Pace(step=2.0, steps=600, validation=10.0, spent=5.0)
-    assert pace.epochs_in(8) == 1
-    assert pace.warning(8) == "one epoch takes about 21 minutes"
-    assert pace.reason(8) == "2 s a step, 20 minutes an epoch: minutes=8; one epoch takes about 21 minutes"
-    assert pace.warning(21) is None
+def test_whole_epochs_are_taken_where_they_come_near() -> None:
+    pace = Pace(step=2.0, steps=60, validation=1.0, spent=0.0)
+    assert pace.plan(100) == (48, 60)
+    assert pace.plan(3) == (10, 8)  # an epoch and a half, nearly
+
+
+def test_minutes_that_hold_no_step_are_said() -> None:
+    pace = Pace(step=20.0, steps=600, validation=10.0, spent=5.0)
+    assert pace.plan(0.1) == (1, 1)
+    assert pace.warning(0.1) == "1 steps, with what is measured, take about 0.6 minutes"
 
 
 @given(st.floats(1e6, 1e11), st.integers(8, 10**6))
@@ -63,7 +67,7 @@ def test_a_timed_run_has_the_epochs_that_were_timed_and_says_how() -> None:
     choices = choices_of("pretrain", "minutes=8")
     choose_batch(choices, 5_000, LAPTOP, cost=1e7)
     choose_length(choices, 5_000, LAPTOP, cost=1e7, pace=Pace(0.21, 40, 1.0, 5.0))
-    assert choices.config.epochs == 52
+    assert (choices.config.epochs, choices.config.epoch_steps) == (52, None)
     assert next(choice.reason for choice in choices.made if choice.key == "epochs").startswith("0.21 s a step")
 
 

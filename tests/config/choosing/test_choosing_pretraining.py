@@ -55,7 +55,7 @@ def chosen(seen: Inspection, machine: Machine, *overrides: str) -> tuple[dict[st
 @given(SIGHTS, MACHINES)
 def test_everything_is_chosen_and_fits_together(seen: Inspection, machine: Machine) -> None:
     config, choices = chosen(seen, machine)
-    may_stay_null = {"run_dir", "minutes", "data.mean", "data.std", "optim.clip_norm", "debug.steps"}
+    may_stay_null = {"run_dir", "minutes", "epoch_steps", "data.mean", "data.std", "optim.clip_norm", "debug.steps"}
     assert {key for key, value in config.items() if value is None} <= may_stay_null
     assert 1 <= config["batch_size"] <= seen.count
     # So that the last epoch is validated, and best.ckpt and last.ckpt are of validated epochs.
