@@ -157,11 +157,9 @@ def sentences(out: Path, rows: Sequence[Row]) -> list[str]:
         below = [f"{row.name} {gap}" for row, gap in gaps if gap.word == "hurt"]
         if gaps:
             said.append(f"Fine-tuning is below {name} in {len(below)} of {len(gaps)}: {'; '.join(below) or 'nowhere'}.")
-    gaps = [gap for row in rows if (gap := row.difference("finetune", "scratch")) is not None]
-    if gaps:
-        said.append(
-            f"It is above scratch outside the interval in {sum(gap.word == 'helped' for gap in gaps)} of {len(gaps)}."
-        )
+    words = [one.word for row in rows if (one := row.difference("finetune", "scratch")) is not None]
+    if words:
+        said.append(f"It is above scratch outside the interval in {words.count('helped')} of {len(words)}.")
     return said + _verdicts(out, rows)
 
 

@@ -91,6 +91,8 @@ def test_the_config_is_resolved_and_says_all_that_was_chosen(run: Path) -> None:
         if value is None
     }
     assert null <= {
+        "minutes",
+        "epoch_steps",
         "optim.clip_norm",
         "debug.steps",
         "objective._target_",
