@@ -16,7 +16,7 @@ from mae.report.page import Figure
 from mae.run.folder import RunFolder
 from mae.run.run import Outcome, Run
 from mae.run.setting import Setting
-from mae.training.callbacks.checkpointing import StoppedError
+from mae.training.callbacks.checkpointing import Best, StoppedError
 from mae.training.callbacks.divergence import DivergedError
 from mae.training.downstream import DownstreamModule
 
@@ -90,6 +90,27 @@ class DownstreamRun(Run):
         # The checkpoint holds the averaged weights already: the callback would swap them for others.
         for callback in self.averaging:
             self.trainer.callbacks.remove(callback)  # type: ignore[attr-defined]
+        self._compare_start()
+
+    def _compare_start(self) -> None:
+        """Let ``best.ckpt`` be the start of the run, where it was kept and no epoch did better on validation."""
+        checkpoints = self.setting.folder.path / "checkpoints"
+        start = checkpoints / "start.ckpt"
+        if not start.is_file():
+            return
+        (scores,) = self.trainer.validate(
+            self.module, datamodule=self.data, ckpt_path=start, weights_only=True, verbose=False
+        )
+        best = next(callback for callback in self.trainer.checkpoint_callbacks if isinstance(callback, Best))
+        better = best.best_model_score is None or scores[self.task.monitored] > best.best_model_score
+        if better:
+            self.say("no epoch did better on validation than the head that was solved for: the start is kept")
+        self.trainer.strategy.barrier()
+        if self.trainer.is_global_zero and better:
+            start.replace(checkpoints / "best.ckpt")
+        elif self.trainer.is_global_zero:
+            start.unlink()
+        self.trainer.strategy.barrier()
 
     @property
     def training_results(self) -> Mapping[str, Any]:

@@ -19,6 +19,7 @@ from mae.downstream.tasks.registry import create_task
 from mae.run.builders import build_optimization
 from mae.run.run import Run, show_start
 from mae.run.setting import Setting, open_setting
+from mae.training.callbacks.checkpointing import Start
 from mae.training.devices import prepare_model
 from mae.training.summary import Rows, model_rows, optimization_rows
 
@@ -38,12 +39,12 @@ def prepare_training(config: FinetuneConfig, overrides: Sequence[str] = ()) -> D
     checkpoint = read_starting_checkpoint(config)
     labelled = task.open(setting)
     look = choose_by_data(setting, labelled, checkpoint)
-    task.choose(setting, look.count, pretrained=checkpoint is not None)
     check_classes(setting, labelled.classes)
 
     encoder, report = build_encoder(config, checkpoint)
+    task.choose(setting, encoder, look.count, pretrained=checkpoint is not None)
     if isinstance(config.protocol, Tuning):
-        choose_layer_decay(setting.choices, encoder.depth)
+        choose_layer_decay(setting.choices, encoder.depth, encoder.width)
     task.check_batches(setting, encoder, look.count)
     model = task.build_model(encoder, len(labelled.classes))
     options = config.trainer
@@ -60,7 +61,9 @@ def prepare_training(config: FinetuneConfig, overrides: Sequence[str] = ()) -> D
     module = task.build_module(model, labelled.classes, optimization)
     sweep = Sweep(candidates_of(config, encoder), optimization) if _sweeps(config.protocol) else None
     averaging = _averaging(config.protocol)
-    trainer, progress = Run.build_trainer(setting, optimization.total_steps, task.monitored, "max", averaging)
+    solved = isinstance(config.protocol, Finetune) and config.protocol.head_start == "solved"
+    kept = [Start(setting.folder.path / "checkpoints")] if solved else []
+    trainer, progress = Run.build_trainer(setting, optimization.total_steps, task.monitored, "max", [*averaging, *kept])
 
     start = "random, and frozen: a baseline" if config.protocol.probes else "random"
     rows: Rows = [

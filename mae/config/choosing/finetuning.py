@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from mae.config.choices import Choices, Machine, multiple, rounded
+from mae.config.choosing.budget import WIDE, multiply_adds_of
 from mae.config.choosing.pretraining import choose_pace
 from mae.config.schema.protocols import Finetune
 from mae.config.schema.roots import FinetuneConfig
@@ -15,32 +16,73 @@ TUNED = ("partial_finetune", "finetune")
 MANY_LABELS = 10_000
 FEW_LABELS = 1000
 FEW_BATCH = 16
-"""Images a step where few labels are tuned on: in as many epochs, four times the steps of 64 images."""
-LEAST_STEPS = 600
+"""Images a step, at least, of a fine-tuning: where labels are few, or time is, many small steps teach more than few large ones."""
+MANY_STEPS = 2000
+"""Of a fine-tuning, beyond which batches grow."""
+LEAST_STEPS = 400
 """Of a fine-tuning in all: 200 epochs of 10 images would be 200."""
+TUNING_MINUTES = 5
+"""Of a fine-tuning on two CPU cores, where epochs are not given."""
+PAPER_WIDTH = 768
+"""From which on an encoder is fine-tuned at the paper's rates: narrower ones are pretrained for less, and have more to learn."""
+FIRST_LAYER = 0.5
+"""Learning rate of the embeddings of a smaller one, as a share of the last layer's."""
+TUNING_RATE = {False: 1e-3, True: 2e-3}
+"""Peak learning rate of AdamW, the higher for models narrower than ``WIDE``; in proportion, where steps are fewer than the least."""
+TUNING_WARMUP = 0.2
+"""Of a fine-tuning from a solved head, as a share of its epochs: what has been solved for is not to be lost in the first steps."""
+MOST_EPOCHS = 200
+"""Of a fine-tuning, where the budget would pay for more."""
 PRETRAINED_HEAD = {"head_start": "solved", "head_norm": "batch", "head_rate": 1.0}
 SCRATCH_HEAD = {"head_start": "random", "head_norm": "batch", "head_rate": 10.0}
 """Features at random are not worth solving for: they change at once."""
 
 
-def choose_finetuning(choices: Choices[FinetuneConfig], count: int, machine: Machine, shares: int = 1) -> None:
-    """Choose batch size, epochs and learning rate for ``count`` labelled images; ``shares`` divides the batch."""
+def choose_finetuning(
+    choices: Choices[FinetuneConfig],
+    count: int,
+    machine: Machine,
+    shares: int = 1,
+    *,
+    cost: float = 0.0,
+    width: int = WIDE,
+) -> None:
+    """Choose batch size, epochs, learning rate and augmentation.
+
+    Args:
+        choices: Of the run.
+        count: Labelled images.
+        machine: This one.
+        shares: Divide the batch.
+        cost: Multiply-adds of encoding an image, which the length of a fine-tuning on a CPU follows from.
+        width: D of the encoder.
+    """
     config = choices.config
     name = config.protocol.name
     linear = name == "linear_probe"
     if isinstance(config.protocol, Finetune):
         _choose_head(choices, config.protocol, alone=(config.batch_size or count) < 2 * shares)
-    few = name in TUNED and count < FEW_LABELS
+    tuned = name in TUNED
+    affordable = MOST_EPOCHS if machine.accelerated else _affordable(count, 3 * cost, width)
     most = (1024 if machine.accelerated else 256) if count > 1024 else 64
-    size = count // max(1, round(count / FEW_BATCH)) if few else min(count, most)
+    reason = f"{count:,} labelled images"
+    if tuned and (count < FEW_LABELS or not machine.accelerated):
+        most = max(FEW_BATCH, min(256, int(count * (config.epochs or affordable)) // MANY_STEPS))
+        reason += f", and up to {MANY_STEPS:,} steps while batches are of {FEW_BATCH} or more"
+    size = count // max(1, round(count / most)) if tuned else min(count, most)
     # Mixup and CutMix mix pairs of images, and a BatchNorm needs two.
-    pairs = name in TUNED and (count >= MANY_LABELS or choices.get("protocol.mixup") or choices.get("protocol.cutmix"))
+    pairs = tuned and (count >= MANY_LABELS or choices.get("protocol.mixup") or choices.get("protocol.cutmix"))
     normalised = choices.get("protocol.head_norm") == "batch"
     unit = 2 * shares if (pairs or (normalised and size < 2 * shares)) and count >= 2 * shares else shares
-    reason = f"{count:,} labelled images" + (f", a step for every {FEW_BATCH} or so" if few else "")
     batch = choices.fill("batch_size", multiple(size, unit), reason)
-    if few and (steps := count // batch) * 200 < LEAST_STEPS:
-        epochs, reason = math.ceil(LEAST_STEPS / max(1, steps)), f"{LEAST_STEPS} steps, of {count:,} labelled images"
+    steps = max(1, count // batch)
+    if tuned and min(MOST_EPOCHS, affordable) * steps < LEAST_STEPS:
+        epochs, reason = math.ceil(LEAST_STEPS / steps), f"{LEAST_STEPS} steps, of {count:,} labelled images"
+    elif tuned and not machine.accelerated:
+        epochs, reason = (
+            max(1, round(affordable)),
+            f"about {TUNING_MINUTES} minutes on two cores, {MOST_EPOCHS} at most",
+        )
     elif count < FEW_LABELS:
         epochs, reason = 300 if linear else 200, "few labels make short epochs"
     elif machine.accelerated:
@@ -56,19 +98,43 @@ def choose_finetuning(choices: Choices[FinetuneConfig], count: int, machine: Mac
         _choose_lars_rate(choices, count, epochs)
     else:
         peak = {"adamw": 2e-2 if linear else 1e-3, "sgd": 0.1}.get(config.optim.name, 1e-3)
+        if tuned and config.optim.name == "adamw" and config.checkpoint is not None:
+            peak = float(f"{TUNING_RATE[width < WIDE] * min(1.0, epochs * steps / LEAST_STEPS):.2g}")
         rate = float(f"{peak * 256 / batch:.2g}")
         choices.fill("optim.base_lr", rate, f"a rate of {peak:g} for {name} with {config.optim.name}")
+    if choices.get("protocol.head_start") == "solved":
+        choices.fill(
+            "optim.warmup_epochs", round(epochs * TUNING_WARMUP, 3), "a fifth of the run: the head is solved already"
+        )
     choose_pace(choices, epochs)
-    if name in TUNED:
+    if tuned:
         _choose_augmentation(choices, count, epochs)
 
 
-def choose_layer_decay(choices: Choices[FinetuneConfig], depth: int) -> None:
-    """Choose how much slower than the next each of ``depth`` layers learns; 0 where there are none to tell apart."""
-    if depth:
+def _affordable(count: int, cost: float, width: int) -> float:
+    """Return how many epochs of a fine-tuning on a CPU the budget pays for, ``MOST_EPOCHS`` at most."""
+    return min(MOST_EPOCHS, multiply_adds_of(TUNING_MINUTES, width) / max(1.0, cost * count))
+
+
+def choose_layer_decay(choices: Choices[FinetuneConfig], depth: int, width: int) -> None:
+    """Choose how much slower than the next each layer learns.
+
+    Args:
+        choices: Of the run.
+        depth: Layers that can be told apart; 0 where there are none.
+        width: D.
+    """
+    if not depth:
+        choices.fill("protocol.layer_decay", 1.0, "no layers to tell apart")
+    elif choices.config.checkpoint is None:
+        choices.fill("protocol.layer_decay", 1.0, "from scratch all layers have as far to go")
+    elif width >= PAPER_WIDTH:
         choices.fill("protocol.layer_decay", 0.75, "the paper's")
     else:
-        choices.fill("protocol.layer_decay", 1.0, "no layers to tell apart")
+        decay = round(FIRST_LAYER ** (1 / (depth + 1)), 3)
+        choices.fill(
+            "protocol.layer_decay", decay, f"the embeddings learn at {FIRST_LAYER:g} of the rate of the last layer"
+        )
 
 
 def _choose_head(choices: Choices[FinetuneConfig], protocol: Finetune, alone: bool) -> None:
@@ -84,8 +150,13 @@ def _choose_head(choices: Choices[FinetuneConfig], protocol: Finetune, alone: bo
 
 
 def from_scratch(protocol: Finetune) -> Finetune:
-    """Return a protocol as it is fair to the same network from scratch: a solved head is what features worth it begin with."""
-    return protocol.model_copy(update=SCRATCH_HEAD) if protocol.head_start == "solved" else protocol
+    """Return a protocol as it is fair to the same network from scratch.
+
+    A solved head is what features worth it begin with, and layers that are all at random have as far to go.
+    """
+    return (
+        protocol.model_copy(update=SCRATCH_HEAD | {"layer_decay": 1.0}) if protocol.head_start == "solved" else protocol
+    )
 
 
 def choose_baselines(choices: Choices[FinetuneConfig], count: int, machine: Machine) -> None:

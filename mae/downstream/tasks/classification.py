@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import torch
 from torch import nn
 
 from mae.config.choosing.finetuning import choose_baselines, choose_finetuning
@@ -27,6 +28,7 @@ from mae.evaluation.paired import Difference, paired_difference
 from mae.evaluation.verdict import LONGER, beside, opening
 from mae.models.backbones.backbone import Backbone
 from mae.models.classifier import Classifier
+from mae.models.cost import multiply_adds
 from mae.models.segmenter import Segmenter
 from mae.report.tables import Row, Table
 from mae.run.builders import build_data
@@ -68,9 +70,10 @@ class Classification(Task[ClassificationModule]):
         match_classes(splits.train.classes, classes, self.config.data.source)
         return _labelled(splits)
 
-    def choose(self, setting: Setting[FinetuneConfig], count: int, pretrained: bool) -> None:
+    def choose(self, setting: Setting[FinetuneConfig], encoder: Backbone, count: int, pretrained: bool) -> None:
         """Choose batch size, epochs, learning rate, augmentation and baselines for ``count`` labelled images."""
-        choose_finetuning(setting.choices, count, setting.machine, setting.shares)
+        cost = multiply_adds(encoder, torch.zeros(1, encoder.in_channels, *encoder.image_size))
+        choose_finetuning(setting.choices, count, setting.machine, setting.shares, cost=cost, width=encoder.width)
         choose_baselines(setting.choices, count, setting.machine)
 
     def check_batches(self, setting: Setting[FinetuneConfig], encoder: Backbone, count: int) -> None:

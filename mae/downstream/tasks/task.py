@@ -115,7 +115,7 @@ class Task(ABC, Generic[M]):
         """
 
     @abstractmethod
-    def choose(self, setting: Setting[FinetuneConfig], count: int, pretrained: bool) -> None:
+    def choose(self, setting: Setting[FinetuneConfig], encoder: Backbone, count: int, pretrained: bool) -> None:
         """Choose batch size, epochs, learning rate and baselines for ``count`` labelled images."""
 
     def check_batches(self, setting: Setting[FinetuneConfig], encoder: Backbone, count: int) -> None:

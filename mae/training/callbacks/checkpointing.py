@@ -58,6 +58,22 @@ class Best(ModelCheckpoint):
             super().on_train_epoch_end(trainer, pl_module)
 
 
+class Start(L.Callback):
+    """Writes ``start.ckpt``, the weights before the first step, where these may be the best of a run.
+
+    Args:
+        folder: Of the checkpoints.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "start.ckpt"
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save, unless the run goes on."""
+        if trainer.global_step == 0:
+            trainer.save_checkpoint(self.path, weights_only=True)
+
+
 class Keep(ModelCheckpoint):
     """Writes ``last.ckpt``: after epochs, every few minutes, and where a run is interrupted (SIGINT, which is Ctrl-C, or SIGTERM).
 

@@ -9,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mae.config.choices import Machine
+from mae.config.choosing.budget import multiply_adds_of
 from mae.config.choosing.finetuning import (
+    LEAST_STEPS,
     PRETRAINED_HEAD,
     SCRATCH_HEAD,
+    TUNING_MINUTES,
     choose_baselines,
     choose_finetuning,
     choose_layer_decay,
@@ -95,8 +98,8 @@ def test_few_labels_are_tuned_on_in_many_steps_which_see_nearly_all_of_them(coun
     if count >= 2 * shares:
         assert batch % shares == 0 and batch // shares >= 2  # a BatchNorm stands before the head
         steps = count // batch
-        assert config["epochs"] >= 200 and steps * config["epochs"] >= 600
-        assert batch <= 24 and count - steps * batch <= max(count * 0.15, 2 * shares)
+        assert steps * config["epochs"] >= 400
+        assert batch <= max(24, 0.15 * count) and count - steps * batch <= max(count * 0.15, 2 * shares)
     else:
         assert config["protocol.head_norm"] == "none"
     assert config["optim.base_lr"] * batch / 256 == pytest.approx(1e-3, rel=0.05)
@@ -105,7 +108,7 @@ def test_few_labels_are_tuned_on_in_many_steps_which_see_nearly_all_of_them(coun
 def test_127_labels_are_eight_steps_of_fifteen_images() -> None:
     config = second_stage(127, LAPTOP, "finetune")
     assert (config["batch_size"], config["epochs"]) == (15, 200)
-    assert second_stage(10, LAPTOP, "finetune")["epochs"] == 600
+    assert second_stage(10, LAPTOP, "finetune")["epochs"] == 400
     assert second_stage(127, LAPTOP)["batch_size"] == 64  # a probe moves one layer
 
 
@@ -133,11 +136,33 @@ def test_the_same_network_from_scratch_gets_a_head_that_is_fair_to_it() -> None:
     assert from_scratch(papers) == papers
 
 
-def test_layers_learn_at_rates_of_their_own_where_there_are_some() -> None:
-    for depth, decay in ((0, 1.0), (4, 0.75), (12, 0.75)):
-        choices = choices_of("finetune", "protocol=finetune")
-        choose_layer_decay(choices, depth)
-        assert choices.get("protocol.layer_decay") == decay
+@pytest.mark.parametrize(
+    ("depth", "width", "checkpoint", "decay"),
+    [
+        (0, 192, "run", 1.0),
+        (12, 768, "run", 0.75),
+        (4, 128, "run", 0.871),
+        (12, 192, "run", 0.948),
+        (12, 768, None, 1.0),
+    ],
+)
+def test_layers_learn_at_rates_of_their_own(depth: int, width: int, checkpoint: str | None, decay: float) -> None:
+    choices = choices_of("finetune", "protocol=finetune")
+    choices.config.checkpoint = checkpoint
+    choose_layer_decay(choices, depth, width)
+    assert choices.config.protocol.layer_decay == decay
+
+
+@given(st.integers(2, 10**6), st.floats(1e5, 1e11), st.sampled_from([96, 192, 384]))
+def test_a_fine_tuning_on_a_cpu_takes_minutes_and_enough_steps(count: int, cost: float, width: int) -> None:
+    choices = choices_of("finetune", "checkpoint=run", "protocol=finetune")
+    choose_finetuning(choices, count, LAPTOP, cost=cost, width=width)
+    config = choices.config
+    steps = config.epochs * (count // config.batch_size)
+    assert config.epochs <= 200 or steps < LEAST_STEPS + count // config.batch_size
+    assert steps >= LEAST_STEPS or steps >= count // config.batch_size  # an epoch is the least
+    budget = multiply_adds_of(TUNING_MINUTES, width) / (3 * cost * count)
+    assert config.epochs <= max(1, round(budget), -(-LEAST_STEPS // max(1, count // config.batch_size)))
 
 
 @pytest.mark.parametrize("protocol", ["finetune", "partial_finetune"])

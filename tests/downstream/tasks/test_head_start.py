@@ -125,3 +125,15 @@ def test_a_head_of_two_layers_is_not_solved_for(run: Path, tmp_path: Path) -> No
         job(
             "finetune", tmp_path / "run", *SHORT, f"checkpoint={run}", "protocol.head=mlp", "protocol.head_start=solved"
         )
+
+
+def test_a_start_that_no_epoch_improves_on_is_what_is_scored(run: Path, tmp_path: Path) -> None:
+    ruinous = (f"checkpoint={run}", "protocol.head_start=solved", "optim.base_lr=5", "optim.warmup_epochs=0")
+    prepared = job("finetune", tmp_path / "run", *SHORT, *ruinous)
+    results = prepared.run()
+    assert results["val_top1"] > 0.3  # that of the solved head: chance is 0.1, and such steps leave little more
+    checkpoints = tmp_path / "run" / "checkpoints"
+    last, best = (torch.load(checkpoints / name, weights_only=True) for name in ("last.ckpt", "best.ckpt"))
+    assert (best["global_step"], best["epoch"]) == (0, 0)
+    assert last["global_step"] > 0
+    assert not (checkpoints / "start.ckpt").exists()
