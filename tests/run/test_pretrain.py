@@ -166,6 +166,7 @@ def test_the_run_its_checkpoint_and_its_encoder_give_the_same_encoder(run: Path)
     model = mae.load_autoencoder(run).eval()
     assert torch.equal(model.encoder(images), tokens[0])
     assert model.encoder.pixel_mean == mae.load_encoder(run / "encoder").pixel_mean
+    assert torch.equal(model.encoder.eval().features(images), mae.load_encoder(run).eval().features(images))
     assert model.encoder.pixel_mean == pytest.approx((0.3085,), abs=0.01)
 
 
