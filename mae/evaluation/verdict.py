@@ -37,15 +37,14 @@ def pretraining_verdicts(results: Mapping[str, Any], objective: Objective) -> li
             "The weights at its end are of no use and not kept: what checkpoints/ holds is of before.",
         ]
     short = [alarm for alarm in alarms if alarm.startswith(TOO_SHORT)]
-    features = _on_features(results, remedy=not short)
-    # What was so on the way is no word against the last one.
-    over = () if features[0].startswith(opening("hurt", "")) else (BELOW_UNTRAINED,)
+    # What the features were worth on the way is neither repeated nor a word against the last one.
+    rest = [alarm for alarm in alarms if not alarm.startswith((TOO_SHORT, BELOW_UNTRAINED))]
     return [
-        *features,
+        *_on_features(results, remedy=not short),
         *short,
         *_on_loss(results, objective),
         *_on_rank(results),
-        *(f"While training: {alarm}" for alarm in alarms if not alarm.startswith((TOO_SHORT, *over))),
+        *(f"While training: {alarm}" for alarm in rest),
     ]
 
 
