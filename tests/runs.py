@@ -70,7 +70,7 @@ def shared_pretraining(factory: pytest.TempPathFactory) -> Path:
         folder = factory.mktemp("shared") / "run"
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Figure, "savefig", SAVEFIG)  # with all its drawings
-            job("pretrain", folder).run()
+            job("pretrain", folder, "batch_size=128").run()
         _shared["pretrain"] = folder
     return _shared["pretrain"]
 

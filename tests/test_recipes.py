@@ -16,7 +16,7 @@ from mae.config.choices import Choices, Machine
 from mae.config.choosing.finetuning import choose_baselines, choose_finetuning
 from mae.config.choosing.images import choose_loading
 from mae.config.choosing.model import choose_images_and_model
-from mae.config.choosing.pretraining import choose_pretraining
+from mae.config.choosing.pretraining import choose_batch, choose_length
 from mae.config.composing import compose, config_folder, load_preset
 from mae.config.mistakes import Groups
 from mae.config.reading import leaves
@@ -303,12 +303,15 @@ def test_no_default_is_left_to_choose_in_pretraining(name: str) -> None:
         choices = Choices(composed(name))
         choose_images_and_model(choices, look, machine, load_preset)
         choose_loading(choices, look, machine, devices=1)
-        choose_pretraining(choices, look.count, machine)
+        choose_batch(choices, look.count, machine, cost=1e7)
+        choose_length(choices, look.count, machine, cost=1e7)
         assert {choice.key for choice in choices.made} <= OPEN
     values_of = flat(name)
     unset = {key for key, value in values_of.items() if value is None}
     assert unset <= OPEN | {
         "run_dir",
+        "minutes",
+        "epoch_steps",
         "data.root",
         "data.index",
         "optim.clip_norm",
@@ -358,7 +361,8 @@ def test_what_the_defaults_choose_was_written_down_rightly(name: str) -> None:
     machine = Machine(accelerated=False, cores=2)
     choose_images_and_model(choices, look, machine, load_preset)
     choose_loading(choices, look, machine, devices=1)
-    choose_pretraining(choices, look.count, machine)
+    choose_batch(choices, look.count, machine, cost=1.2e7)
+    choose_length(choices, look.count, machine, cost=1.2e7)
     chosen = leaves(free.plain())
     written = {
         key: value for key, value in leaves(wanted.plain()).items() if value is not None and key not in OPEN | FLIP

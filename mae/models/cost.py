@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+
+from mae.masking.plan import MaskPlan
+from mae.models.masked_model import MaskedModel
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -45,19 +49,20 @@ def multiply_adds(module: nn.Module, *inputs: Tensor | Sequence[Tensor]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def computed_multiply_adds(module: nn.Module, *inputs: Any) -> int:
-    """Return the multiply-adds of one forward pass in eval mode, as ``multiply_adds`` does, by computing it.
+def training_multiply_adds(model: MaskedModel, plan: MaskPlan) -> int:
+    """Return the multiply-adds of a training step on one image: a forward pass, and a backward pass that costs two.
 
-    So ``forward`` may do more than shapes allow, such as a loss. On a CPU attention is not counted.
+    Args:
+        model: Left as it is: a copy is run on the CPU.
+        plan: Of one image.
     """
-    training = module.training
-    module.eval()
-    try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            module(*inputs)
-    finally:
-        module.train(training)
-    return int(counter.get_total_flops()) // 2
+    twin, channels = copy.deepcopy(model).eval(), model.encoder.in_channels
+    twin.encoder.set_pixel_statistics((0.5,) * channels, (0.5,) * channels)  # not measured yet, and without a cost
+    images = torch.zeros(1, channels, *model.encoder.image_size)
+    # On a CPU the counter passes over fused attention; autocast, which a target turns off, knows no meta device.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        twin(images, plan)
+    return 3 * int(counter.get_total_flops()) // 2
 
 
 def meta_twin(module: M) -> M:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mae.config.choosing.images import choose_flip, choose_loading
 from mae.config.choosing.model import choose_images_and_model
-from mae.config.choosing.pretraining import choose_pretraining
+from mae.config.choosing.pretraining import choose_batch, choose_length
 from mae.config.composing import load_preset
 from mae.config.schema.roots import PretrainConfig
 from mae.data.inspection import inspect_images
@@ -16,6 +17,7 @@ from mae.data.open_splits import open_splits
 from mae.evaluation.verdict import pretraining_verdicts
 from mae.models.cost import parameters
 from mae.run.builders import build_data, build_optimization
+from mae.run.pace import check_length, length_rows, time_steps
 from mae.run.pretrain_parts import (
     Observers,
     build_model,
@@ -23,6 +25,7 @@ from mae.run.pretrain_parts import (
     build_sampler,
     check_backbone,
     choose_measured,
+    count_costs,
 )
 from mae.run.run import Outcome, Run, show_start
 from mae.run.setting import open_setting
@@ -43,6 +46,8 @@ def prepare(config: PretrainConfig, overrides: Sequence[str] = ()) -> Pretrainin
         FileNotFoundError: A folder or checkpoint does not exist.
         ImportError: An extra is needed and not installed.
     """
+    began = time.perf_counter()
+    check_length(config)
     setting = open_setting(config, "pretrain", overrides)
     config, choices = setting.config, setting.choices
     check_backbone(config)
@@ -52,14 +57,13 @@ def prepare(config: PretrainConfig, overrides: Sequence[str] = ()) -> Pretrainin
     choose_images_and_model(choices, look, setting.machine, load_preset)
     choose_loading(choices, look, setting.machine, setting.devices)
     choose_flip(choices, look, splits.train)
-    choose_pretraining(choices, look.count, setting.machine, setting.shares)
 
     model = build_model(config)
     sampler = build_sampler(config, model)
+    machine = setting.machine
+    cost, whole = count_costs(model, sampler)
+    choose_batch(choices, look.count, machine, setting.shares, cost=cost)
     data = build_data(setting, splits, model.encoder)
-    optimization = build_optimization(setting, model.encoder, data.steps_per_epoch)
-    measuring = choose_measured(setting, data, model, sampler)
-    module = PretrainingModule(model, sampler, optimization, validation_images=len(splits.val), seed=config.seed)
     options = config.trainer
     prepare_model(
         model,
@@ -67,6 +71,12 @@ def prepare(config: PretrainConfig, overrides: Sequence[str] = ()) -> Pretrainin
         compile=options.compile,
         grad_checkpointing=options.grad_checkpointing,
     )
+    timed = config.minutes is not None and config.epochs is None
+    pace = time_steps(setting, data, model, sampler, began) if timed else None
+    choose_length(choices, look.count, machine, cost=cost, pace=pace)
+    optimization = build_optimization(setting, model.encoder, data.steps_per_epoch)
+    measuring = choose_measured(setting, data, model.encoder.width, cost, whole)
+    module = PretrainingModule(model, sampler, optimization, validation_images=len(splits.val), seed=config.seed)
     observers = build_observers(setting, data, measuring, optimization)
     trainer, progress = Run.build_trainer(setting, optimization.total_steps, "val_loss", "min", observers.callbacks)
 
@@ -79,6 +89,7 @@ def prepare(config: PretrainConfig, overrides: Sequence[str] = ()) -> Pretrainin
             *model_rows(model.encoder, model),
             ("masking", sampler.describe(model.grid)),
             *optimization_rows(optimization, model, config.optim.base_lr, config.batch_size, setting.micro_batch),
+            *length_rows(config, pace),
         ],
     )
     return Pretraining(setting, data, module, trainer, progress, observers)

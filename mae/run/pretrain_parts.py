@@ -17,8 +17,9 @@ from mae.config.schema.roots import PretrainConfig
 from mae.data.datamodule import ImageData
 from mae.evaluation.frozen.solved_probes import ValidationImages
 from mae.masking.samplers import MASKINGS, MaskSampler
+from mae.masking.seeds import VALIDATION, seeded_generator
 from mae.models.backbones.backbone import PatchBackbone
-from mae.models.cost import computed_multiply_adds
+from mae.models.cost import multiply_adds, training_multiply_adds
 from mae.models.create_masked_model import create_masked_model
 from mae.models.masked_model import MaskedModel
 from mae.report.pictures import save_reconstructions
@@ -75,6 +76,12 @@ def build_sampler(config: PretrainConfig, model: MaskedModel) -> MaskSampler:
     return sampler
 
 
+def count_costs(model: MaskedModel, sampler: MaskSampler) -> tuple[int, int]:
+    """Return the multiply-adds of a training step on one image, and those of encoding one whole."""
+    step = training_multiply_adds(model, sampler(1, model.grid, seeded_generator("cpu", VALIDATION)))
+    return step, multiply_adds(model.encoder, torch.zeros(1, model.encoder.in_channels, *model.encoder.image_size))
+
+
 def build_untrained(config: PretrainConfig) -> PatchBackbone:
     """Return the encoder as it was before training; nobody else's random numbers change."""
     with isolate_rng():
@@ -86,26 +93,27 @@ PROBE_PASSES = 3000
 of a product forwards and one back, at a fifth of the speed of an encoder's. With them pixels, kNN and RankMe are paid for."""
 
 
-def choose_measured(
-    setting: Setting[PretrainConfig], data: ImageData, model: MaskedModel, sampler: MaskSampler
-) -> Measuring:
+def choose_measured(setting: Setting[PretrainConfig], data: ImageData, width: int, cost: int, whole: int) -> Measuring:
     """Choose how often the features are measured, and on how many images, so that it costs little beside training.
 
-    A training step is a forward pass and a backward pass, which costs two; an image that is measured is seen whole, in one
-    forward pass. Reading, decoding and augmenting are left out of both.
+    Reading, decoding and augmenting are left out of both.
+
+    Args:
+        setting: Of a run whose length is known.
+        data: Its images.
+        width: D of the encoder.
+        cost: Multiply-adds of a training step on one image.
+        whole: Those of encoding one whole.
     """
-    config, options = setting.config, setting.config.callbacks
-    images = torch.zeros(1, model.encoder.in_channels, *model.encoder.image_size)
-    step = 3 * computed_multiply_adds(model, images, sampler(1, model.grid, torch.Generator()))
-    whole = computed_multiply_adds(model.encoder, images)
-    solved = PROBE_PASSES * model.encoder.width * len(data.splits.train.classes) if options.probe else 0
+    config = setting.config
+    solved = PROBE_PASSES * width * len(data.splits.train.classes) if config.callbacks.probe else 0
     return choose_measuring(
         setting.choices,
         setting.steps_of(data.steps_per_epoch) * config.epochs * config.batch_size,
         len(data.splits.train),
         len(data.splits.val),
-        (whole + solved) / step,
-        whole / step,
+        (whole + solved) / cost,
+        whole / cost,
     )
 
 

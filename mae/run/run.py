@@ -119,7 +119,8 @@ class Run:
             loggers=build_loggers(setting),
             callbacks=[progress, *callbacks, Divergence()],
             say=partial(progress.say, style="bold"),
-            limit_steps=debug.steps,
+            limit_steps=setting.limit_steps,
+            limit_validation=debug.steps is not None,
             profiler=SimpleProfiler() if debug.profiler else None,
         )
         return trainer, progress

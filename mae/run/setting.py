@@ -61,8 +61,14 @@ class Setting(Generic[C]):
         return micro_batch(self.config.batch_size, self.devices, self.config.trainer.accumulate)
 
     def steps_of(self, steps_per_epoch: int) -> int:
-        """Return the optimizer steps of an epoch of this run, which ``debug.steps`` may cut short."""
-        return min(steps_per_epoch, self.config.debug.steps or steps_per_epoch)
+        """Return the optimizer steps of an epoch of this run, which ``epoch_steps`` or ``debug.steps`` may cut short."""
+        return min(steps_per_epoch, self.limit_steps or steps_per_epoch)
+
+    @property
+    def limit_steps(self) -> int | None:
+        """Optimizer steps after which an epoch ends at the latest; None where all images are seen."""
+        limits = [self.config.debug.steps, getattr(self.config, "epoch_steps", None)]
+        return min((limit for limit in limits if limit is not None), default=None)
 
 
 def open_setting(config: C, stage: str, overrides: Sequence[str]) -> Setting[C]:

@@ -76,6 +76,7 @@ def create_trainer(
     callbacks: list[L.Callback],
     say: Callable[[str], None],
     limit_steps: int | None = None,
+    limit_validation: bool = False,
     profiler: Profiler | None = None,
 ) -> L.Trainer:
     """Return a trainer that keeps ``checkpoints/last.ckpt`` and ``best.ckpt``.
@@ -95,7 +96,8 @@ def create_trainer(
         loggers: Where metrics go.
         callbacks: Beside the checkpoints.
         say: Tells a person that a signal was heard.
-        limit_steps: Optimizer steps of an epoch, then one batch of validation; None takes all.
+        limit_steps: Optimizer steps of an epoch; None takes all.
+        limit_validation: Validate on one batch.
         profiler: Times what the trainer does.
 
     Raises:
@@ -125,8 +127,38 @@ def create_trainer(
         logger=loggers,
         callbacks=[LastValidation(), *callbacks, *keep],
         limit_train_batches=None if limit_steps is None else limit_steps * accumulate,
-        limit_val_batches=None if limit_steps is None else 1,
+        limit_val_batches=1 if limit_validation else None,
         profiler=profiler,
+    )
+
+
+def create_timer(
+    placement: Placement, *, precision: str, accumulate: int, clip_norm: float | None, stopwatch: L.Callback
+) -> L.Trainer:
+    """Return a trainer for steps that are timed and forgotten: it validates nothing, writes nothing, and goes on until stopped.
+
+    Args:
+        placement: Where.
+        precision: Lightning's name of it.
+        accumulate: Forward passes per optimizer step.
+        clip_norm: Largest norm of the gradient, or None.
+        stopwatch: Stops it.
+    """
+    quiet_lightning()
+    keep_float32_whole()
+    return _build(
+        placement,
+        precision=precision,
+        accumulate_grad_batches=accumulate,
+        gradient_clip_val=clip_norm,
+        max_epochs=-1,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1_000_000,
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        callbacks=[stopwatch],
     )
 
 

@@ -37,7 +37,7 @@ def test_every_key_says_who_chose_it(tmp_path: Path) -> None:
         "seed": (3, 0, "you"),
         "optim.base_lr": (0.5, None, "you"),
         "masking.ratio": (0.5, 0.75, "you"),
-        "epochs": (190, None, "experiment"),
+        "epochs": (200, None, "experiment"),
         "model.width": (96, None, "experiment"),
         "decoder.width": (64, None, "experiment"),
         "debug.profiler": (True, False, "config file"),
@@ -55,7 +55,7 @@ def test_every_key_says_who_chose_it(tmp_path: Path) -> None:
 
 def test_what_nobody_gave_is_chosen_with_its_reason() -> None:
     rows = explained(*ENCODER, *QUIET)
-    assert rows["epochs"].by == "chosen" and "quarter million" in rows["epochs"].why
+    assert rows["epochs"].by == "chosen" and "minutes on two cores" in rows["epochs"].why
     assert rows["model.patch_size"].by == "chosen" and "images of 8 px" in rows["model.patch_size"].why
     assert rows["decoder.depth"].why == "light, for an encoder 32 wide"
     assert rows["run_dir"].by == "chosen"

@@ -5,7 +5,9 @@ import timm
 import torch
 from torch import nn
 
-from mae.models.cost import meta_twin, multiply_adds, parameters
+from mae.masking.plan import MaskPlan
+from mae.models.autoencoder import create_autoencoder
+from mae.models.cost import meta_twin, multiply_adds, parameters, training_multiply_adds
 
 
 def test_layers_by_hand() -> None:
@@ -68,3 +70,29 @@ def test_parameters_count_once_and_buffers_never() -> None:
     model[1].weight = model[0].weight
     model.requires_grad_(False)
     assert parameters(model) == 16 + 2 * 4 + 8
+
+
+def test_a_training_step_by_hand_attention_and_all() -> None:
+    model = create_autoencoder(
+        "vit_tiny_patch16_224",
+        image_size=16,
+        in_channels=1,
+        patch_size=4,
+        width=32,
+        depth=2,
+        heads=4,
+        decoder_width=16,
+        decoder_depth=1,
+        decoder_heads=2,
+    )
+    plan = MaskPlan.from_noise(torch.rand(1, 16), model.grid, 0.75)
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def block(tokens: int, width: int) -> int:
+        return 12 * tokens * width * width + 2 * tokens * tokens * width
+
+    # 4 visible patches and the class token are embedded and encoded, 16 and the token decoded, 12 hidden ones predicted.
+    forward = 4 * 16 * 32 + 2 * block(5, 32) + 5 * 32 * 16 + block(17, 16) + 12 * 16 * 16
+    assert training_multiply_adds(model, plan) == pytest.approx(3 * forward, rel=0.05)
+    assert model.encoder.pixel_mean is None and model.training
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())

@@ -35,7 +35,7 @@ class Record(L.Callback):
 
 
 def test_one_batch_is_seen_in_every_step_with_the_same_crops_and_is_learned(tmp_path: Path) -> None:
-    job = debugging(tmp_path / "run", *BARE, "epochs=4", "optim.base_lr=0.03", overfit=True)
+    job = debugging(tmp_path / "run", *BARE, "epochs=4", "batch_size=128", "optim.base_lr=0.03", overfit=True)
     job.trainer.callbacks.append(record := Record())
     first = next(iter(job.data.train_dataloader())).images
     assert job.run()["steps"] == len(record.images) == 40

@@ -6,40 +6,99 @@ import math
 from typing import Any
 
 from mae.config.choices import Choices, Machine, multiple, rounded
+from mae.config.choosing.budget import DEFAULT_MINUTES, MOST_EPOCHS, WIDE, Pace, multiply_adds_of
 from mae.config.schema.roots import PretrainConfig
 
 PAPER_BASE_LR = 1.5e-4
+FEWEST_STEPS = 500
+"""Of a run on a CPU, for which batches are made smaller: many small steps teach more in the same time than few large ones."""
+SMALLEST_BATCH = 32
+"""To which they are: smaller ones cost more time an image."""
+LARGEST_BATCH = 256
+"""On a CPU."""
 
 
-def choose_pretraining(choices: Choices[PretrainConfig], count: int, machine: Machine, shares: int = 1) -> None:
-    """Choose batch size, epochs and learning rate for ``count`` training images; ``shares`` divides the batch."""
+def choose_batch(
+    choices: Choices[PretrainConfig], count: int, machine: Machine, shares: int = 1, *, cost: float | None = None
+) -> None:
+    """Choose the batch size for ``count`` training images.
+
+    Args:
+        choices: Of the run, whose model is known.
+        count: Training images.
+        machine: This one.
+        shares: Divide the batch.
+        cost: Multiply-adds of a training step on one image, which a CPU's run follows from.
+    """
     config = choices.config
-    most = (4096 if count >= 500_000 else 1024) if machine.accelerated else 256
-    batch = choices.fill(
-        "batch_size",
-        multiple(_power_of_two(min(most, max(1, count // 8))), shares),
-        f"at least 8 steps an epoch, {most} images at most {'here' if machine.accelerated else 'on a CPU'}",
-    )
-    count *= config.data.repeats  # images of an epoch
+    most = max(1, count // 8)
     if machine.accelerated:
-        epochs, reason = rounded(100e6 / count, 400, 1600), "100 million images seen, within 400 to 1600 epochs"
+        most = min(most, 4096 if count >= 500_000 else 1024)
+        reason = f"at least 8 steps an epoch, {most} images at most here"
     else:
-        epochs, reason = (
-            rounded(0.25e6 / count, 5, 400),
-            "a quarter million images seen on a CPU, within 5 to 400 epochs",
-        )
+        images = (config.epochs or _affordable(config, count, cost)) * count * config.data.repeats
+        most = min(most, LARGEST_BATCH, max(SMALLEST_BATCH, images // FEWEST_STEPS))
+        reason = f"at least 8 steps an epoch, and {FEWEST_STEPS} in all while batches are of {SMALLEST_BATCH} or more"
+    choices.fill("batch_size", multiple(_power_of_two(most), shares), reason)
+
+
+def choose_length(
+    choices: Choices[PretrainConfig],
+    count: int,
+    machine: Machine,
+    *,
+    cost: float | None = None,
+    pace: Pace | None = None,
+) -> None:
+    """Choose epochs and learning rate, for the batch size of the config.
+
+    Args:
+        choices: Of the run.
+        count: Training images.
+        machine: This one.
+        cost: As for ``choose_batch``.
+        pace: How fast the run was when it was timed, where the config gives minutes.
+    """
+    config = choices.config
+    seen = count * config.data.repeats  # images of an epoch
+    if pace is not None:
+        assert config.minutes is not None, "timed where minutes are given"
+        (epochs, steps), reason = pace.plan(config.minutes), pace.reason(config.minutes)
+        if steps < pace.steps:
+            choices.fill(
+                "epoch_steps",
+                steps,
+                f"all images are seen in {pace.steps} steps, too many for minutes={config.minutes:g}",
+            )
+    elif machine.accelerated:
+        epochs, reason = rounded(100e6 / seen, 400, 1600), "100 million images seen, within 400 to 1600 epochs"
+    else:
+        epochs = _affordable(config, count, cost)
+        reason = f"about {DEFAULT_MINUTES} minutes on two cores, and {MOST_EPOCHS} epochs at most; minutes=N takes N"
     epochs = choices.fill("epochs", epochs, reason)
+    _choose_rate(choices)
+    choose_pace(choices, epochs)
+
+
+def _affordable(config: PretrainConfig, count: int, cost: float | None) -> int:
+    """Return how many epochs the budget pays for on two cores, one at least."""
+    assert cost is not None, "counted where there is no accelerator"
+    budget = multiply_adds_of(config.minutes or DEFAULT_MINUTES, config.model.get("width") or WIDE)
+    epochs = max(1, round(budget / cost / (count * config.data.repeats)))
+    return epochs if config.minutes is not None else min(MOST_EPOCHS, epochs)
+
+
+def _choose_rate(choices: Choices[PretrainConfig]) -> None:
+    config = choices.config
+    batch = config.batch_size
     if batch >= 1024:
         choices.fill("optim.base_lr", PAPER_BASE_LR, "the paper's, for large batches")
-    else:
-        narrow = (config.model.get("width") or 192) < 192
-        peak = 2e-3 if narrow else 1e-3
-        rate = float(f"{peak * math.sqrt(256 / batch):.2g}")
-        what = "narrow models take large steps" if narrow else "small batches take larger steps than the paper's"
-        choices.fill(
-            "optim.base_lr", rate, f"{what}: a rate of {peak:g} at 256 images, by the root of the batch elsewhere"
-        )
-    choose_pace(choices, epochs)
+        return
+    narrow = (config.model.get("width") or WIDE) < WIDE
+    peak = 2e-3 if narrow else 1e-3
+    rate = float(f"{peak * math.sqrt(256 / batch):.2g}")
+    what = "narrow models take large steps" if narrow else "small batches take larger steps than the paper's"
+    choices.fill("optim.base_lr", rate, f"{what}: a rate of {peak:g} at 256 images, by the root of the batch elsewhere")
 
 
 def choose_pace(choices: Choices[Any], epochs: int) -> None:

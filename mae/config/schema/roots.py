@@ -42,6 +42,16 @@ class RunConfig(Group):
 class PretrainConfig(RunConfig):
     """The config of train_pretrain.py."""
 
+    minutes: float | None = key(
+        "a budget in place of epochs: steps are timed, and as many epochs chosen as take so long; null: not in minutes",
+        above=0,
+        default=None,
+    )
+    epoch_steps: int | None = key(
+        "optimizer steps after which an epoch ends; null: all images were seen; chosen where whole epochs miss the minutes",
+        least=1,
+        default=None,
+    )
     masking: Component
     decoder: Component
     objective: Component

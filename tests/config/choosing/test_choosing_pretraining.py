@@ -14,7 +14,7 @@ from mae.config.choices import Choices, Machine
 from mae.config.choosing.finetuning import choose_finetuning
 from mae.config.choosing.images import choose_loading
 from mae.config.choosing.model import choose_decoder, choose_images_and_model, decoder_sizes, preset_for
-from mae.config.choosing.pretraining import choose_pretraining, validation_pace
+from mae.config.choosing.pretraining import choose_batch, choose_length, validation_pace
 from mae.config.composing import load_preset
 from mae.config.reading import leaves
 from mae.config.schema.roots import PretrainConfig
@@ -40,6 +40,7 @@ SIGHTS = st.builds(
 )
 
 preset = functools.cache(load_preset)
+COST = 1e7  # multiply-adds of a training step on a digit, about
 
 
 def chosen(seen: Inspection, machine: Machine, *overrides: str) -> tuple[dict[str, Any], Choices[PretrainConfig]]:
@@ -47,14 +48,24 @@ def chosen(seen: Inspection, machine: Machine, *overrides: str) -> tuple[dict[st
     choices = choices_of("pretrain", *overrides)
     choose_images_and_model(choices, seen, machine, preset)
     choose_loading(choices, seen, machine, devices=1)
-    choose_pretraining(choices, seen.count, machine)
+    choose_batch(choices, seen.count, machine, cost=COST)
+    choose_length(choices, seen.count, machine, cost=COST)
     return leaves(choices.config.plain()), choices
 
 
 @given(SIGHTS, MACHINES)
 def test_everything_is_chosen_and_fits_together(seen: Inspection, machine: Machine) -> None:
     config, choices = chosen(seen, machine)
-    may_stay_null = {"run_dir", "data.flip", "data.mean", "data.std", "optim.clip_norm", "debug.steps"}
+    may_stay_null = {
+        "run_dir",
+        "minutes",
+        "epoch_steps",
+        "data.flip",
+        "data.mean",
+        "data.std",
+        "optim.clip_norm",
+        "debug.steps",
+    }
     # How much is measured follows from the model, once it is built.
     left = {key for key, value in config.items() if value is None and not key.startswith("callbacks.knn_")}
     assert left <= may_stay_null
@@ -155,7 +166,8 @@ def test_whatever_is_given_is_kept(keys: set[str], seen: Inspection, machine: Ma
     choices.made.clear()
     choose_images_and_model(choices, seen, machine, preset)
     choose_loading(choices, seen, machine, devices=1)
-    choose_pretraining(choices, seen.count, machine)
+    choose_batch(choices, seen.count, machine, cost=COST)
+    choose_length(choices, seen.count, machine, cost=COST)
     assert {key: choices.get(key) for key in keys} == {key: GIVEN[key] for key in keys}
     assert not {choice.key for choice in choices.made} & keys
 
@@ -209,7 +221,7 @@ def test_a_decoder_is_never_wider_than_it_should_be(width: int) -> None:
 @given(st.integers(1, 50))
 def test_a_batch_that_nobody_chose_divides_among_the_devices(shares: int) -> None:
     choices = choices_of("pretrain")
-    choose_pretraining(choices, 1000, SERVER, shares)
+    choose_batch(choices, 1000, SERVER, shares)
     assert choices.config.batch_size % shares == 0
     second = choices_of("finetune", "checkpoint=null")
     choose_finetuning(second, 1000, SERVER, shares)
