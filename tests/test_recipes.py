@@ -285,7 +285,9 @@ def test_a_probe_and_a_fine_tuning_expect_the_encoder_that_pretraining_makes(siz
 
 # Chosen by the machine, or measured on the images: nothing of the recipe.
 FLIP = {"data.flip"}  # what the images themselves say, and no rule of their numbers
-OPEN = {"data.num_workers", "data.bits", "trainer.validate_every"}
+MEASURED = {"callbacks.knn_bank", "callbacks.knn_queries", "callbacks.knn_times"}
+"""On how many images a run is measured follows from its length, and changes nothing of it."""
+OPEN = {"data.num_workers", "data.bits", "trainer.validate_every", *MEASURED}
 SIGHTS = [
     (Inspection(count, channels, side, side, side, False), Machine(accelerated, 8))
     for count in (50, 5_500, 1_281_167)

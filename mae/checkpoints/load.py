@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from mae.checkpoints.format import Checkpoint
 from mae.checkpoints.read import read_checkpoint
@@ -45,8 +46,9 @@ def load_autoencoder(path: str | Path, *, image_size: int | tuple[int, int] | No
     """Load a masked autoencoder with its decoder.
 
     Args:
-        path: A folder of ``mae.save``, a run folder of pretraining, whose last checkpoint is read, a ``.ckpt`` of a run, a released
-            MAE ``.pth`` with decoder, or a folder that transformers saved from ViTMAEForPreTraining.
+        path: A folder of ``mae.save``, a run folder of pretraining, whose last checkpoint is read and, once it is finished, the
+            whitening of its ``encoder/``, a ``.ckpt`` of a run, which holds none, a released MAE ``.pth`` with decoder, or a folder
+            that transformers saved from ViTMAEForPreTraining.
         image_size: That the model was trained at, for released files, which do not say it; without it a square is assumed.
 
     Raises:
@@ -57,7 +59,11 @@ def load_autoencoder(path: str | Path, *, image_size: int | tuple[int, int] | No
     stored = checkpoint.config["encoder"]["image_size"]
     if image_size is not None and tuple(stored) != as_pair(image_size):
         raise ValueError(f"{path} was trained at {stored[0]}x{stored[1]}: leave image_size={image_size} out")
-    return autoencoder_from(checkpoint)[0]
+    model = autoencoder_from(checkpoint)[0]
+    finished = Path(path) / "encoder"
+    if (finished / "config.json").is_file():
+        _take_whitening(model.encoder, read_checkpoint(finished).state)
+    return model
 
 
 def load_encoder(path: str | Path, *, image_size: int | tuple[int, int] | None = None) -> Backbone:
@@ -140,6 +146,16 @@ def _keep_statistics(encoder: Backbone, checkpoint: Checkpoint) -> None:
         encoder.set_pixel_statistics(config["pixel_mean"], config["pixel_std"])
     if any(key.startswith(WHITENING) for key in checkpoint.state):
         encoder.whitening = Whitening(encoder.width)
+
+
+def _take_whitening(encoder: Backbone, state: dict[str, Tensor]) -> None:
+    """Take the whitening out of the weights of a finished encoder, if they are those of this one otherwise."""
+    fitted = {key.removeprefix(WHITENING): value for key, value in state.items() if key.startswith(WHITENING)}
+    own = encoder.state_dict()
+    rest = {key.removeprefix("encoder."): value for key, value in state.items() if not key.startswith(WHITENING)}
+    if fitted and own.keys() == rest.keys() and all(torch.equal(own[key], value) for key, value in rest.items()):
+        encoder.whitening = Whitening(encoder.width)
+        encoder.whitening.load_state_dict(fitted)
 
 
 def _load(module: nn.Module, checkpoint: Checkpoint, keep: tuple[str, ...], strip: str) -> LoadReport:

@@ -24,7 +24,10 @@ from mae.data.streaming.stream_order import EncodedStreamDataset, StreamDataset,
 
 STATISTICS_IMAGES = 1024
 EVALUATION_BATCH = 64
-"""Images that are evaluated together, or more: small batches are for steps, and evaluation keeps nothing for a way back."""
+"""Images that are evaluated together, or more: small batches are for steps, and evaluation keeps nothing for a way back.
+
+With masks it is as many as a step takes: scores of every class for every pixel are what fills the memory then.
+"""
 
 
 class ImageData(L.LightningDataModule):
@@ -87,6 +90,7 @@ class ImageData(L.LightningDataModule):
         self.unreadable = unreadable or UnreadableImages(sum(len(part) for part in splits.parts), budget=1.0)
         self.train_transform = TrainTransform(image_size, min_scale, flip, rand_augment)
         self.examples = SegmentationDataset if masks else ImageDataset
+        self.evaluation_batch = micro_batch if masks else max(micro_batch, EVALUATION_BATCH)
         # ImageNet's custom for photographs is to cut an eighth off; small images have no border to spare, and of masks all counts.
         self.eval_transform = EvalTransform(image_size, share=0.875 if min(image_size) >= 112 and not masks else 1.0)
 
@@ -150,7 +154,7 @@ class ImageData(L.LightningDataModule):
         indices = np.arange(len(source)) if most is None else evenly_spaced(len(source), most)
         sampler = OrderedSampler(indices, *(self._rank() if shard else (0, 1)))
         dataset = self.examples(source, self.eval_transform, self.channels, bits=self.bits)
-        return self._loader(dataset, sampler, max(self.micro_batch, EVALUATION_BATCH), keep=keep)
+        return self._loader(dataset, sampler, self.evaluation_batch, keep=keep)
 
     def _rank(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

@@ -111,10 +111,9 @@ def _decided(scores: Mapping[str, FrozenScores]) -> tuple[str, Difference]:
     A regression on all labels comes first, then kNN, then the few-shot budgets, the largest first.
     """
     few = [budget for budget in scores[PRETRAINED].few_shot if budget != str(Budget())]
-    measures = ["logistic", "knn", *reversed(few)]
-    differences = [_difference(scores, RANDOM, measure) for measure in measures]
-    number = decisive(differences)
-    return measures[number], differences[number]
+    found = {measure: _difference(scores, RANDOM, measure) for measure in ("logistic", "knn", *reversed(few))}
+    measure = decisive(found)
+    return measure, found[measure]
 
 
 def few_shot_figure(scores: Mapping[str, FrozenScores], labels: np.ndarray, classes: Sequence[str]) -> tuple[str, str]:

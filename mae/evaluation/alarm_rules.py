@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from mae.evaluation.paired import Difference
 from mae.objectives.objective import Trivial
 
 FAIR_PART = 0.25
@@ -21,13 +22,11 @@ loss ends tells nothing: the schedule flattens it, and the last fifth of 160, 60
 """
 NEAR = 0.98
 """Share of the trivial loss above which a loss counts as no better."""
-ABOUT_EQUAL = 0.01
-"""Accuracies that differ by less are taken for equal."""
 STEPS_TIMED, SECONDS_TIMED = 100, 20.0
 """A share of the time is believed after so many steps and seconds: worker processes start slowly."""
 NOT_A_NUMBER = "The loss is not a number"
 TOO_SHORT = "Too short a pretraining"
-BELOW_UNTRAINED = "The kNN probe is below the random encoder"
+BELOW_UNTRAINED = "The features are worse than those of random weights"
 DIVERGED_REMEDY = "Lower optim.base_lr, or set optim.clip_norm=1."
 
 
@@ -101,11 +100,11 @@ def too_short(total: int) -> str | None:
     )
 
 
-def below_untrained(accuracy: float, untrained: float, now: Moment) -> str | None:
-    """Judge the kNN accuracy of an encoder by that of the same one before training."""
-    if not now.past(HALF) or accuracy >= untrained - ABOUT_EQUAL:
+def below_untrained(measure: str, difference: Difference, now: Moment) -> str | None:
+    """Judge an encoder by the measure that decides, and its difference from the same encoder before training."""
+    if not now.past(HALF) or difference.word != "hurt":
         return None
     return (
-        f"{BELOW_UNTRAINED}: {accuracy:.1%} after {now}, {untrained:.1%} before "
-        f"training. Raise epochs; if a longer run does no better, change optim.base_lr."
+        f"{BELOW_UNTRAINED} after {now}, by {measure}: {difference}. Raise epochs; if a longer run does no better, change "
+        f"optim.base_lr."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -193,9 +193,9 @@ def resampled_difference(ours: Tensor, other: Tensor, figure: Callable[[Tensor],
     return Difference(found.value, found.low, found.high, len(ours))
 
 
-def decisive(differences: Sequence[Difference]) -> int:
-    """Return which of several measures decides: the first that is no tie, and the first of all where all are.
+def decisive(differences: Mapping[str, Difference]) -> str:
+    """Return the measure that decides, by its name: the first that is no tie, and the first of all where all are.
 
     The best measure stands first: another decides only where it is silent, and never against it.
     """
-    return next((number for number, one in enumerate(differences) if one.word != "no difference"), 0)
+    return next((name for name, one in differences.items() if one.word != "no difference"), next(iter(differences)))

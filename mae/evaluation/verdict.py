@@ -37,15 +37,14 @@ def pretraining_verdicts(results: Mapping[str, Any], objective: Objective) -> li
             "The weights at its end are of no use and not kept: what checkpoints/ holds is of before.",
         ]
     short = [alarm for alarm in alarms if alarm.startswith(TOO_SHORT)]
-    features = _on_features(results, remedy=not short)
-    # What kNN alone said on the way is no word against the last one.
-    passed = BELOW_UNTRAINED if features[0].startswith(opening("helped", "")) else TOO_SHORT
+    # What the features were worth on the way is neither repeated nor a word against the last one.
+    rest = [alarm for alarm in alarms if not alarm.startswith((TOO_SHORT, BELOW_UNTRAINED))]
     return [
-        *features,
+        *_on_features(results, remedy=not short),
         *short,
         *_on_loss(results, objective),
         *_on_rank(results),
-        *(f"While training: {alarm}" for alarm in alarms if not alarm.startswith((TOO_SHORT, passed))),
+        *(f"While training: {alarm}" for alarm in rest),
     ]
 
 
@@ -69,7 +68,8 @@ def _on_loss(results: Mapping[str, Any], objective: Objective) -> list[str]:
     sentences = [f"Validation loss {loss:.3f} on {objective.what}; {trivial.by} would score about {trivial.loss:.3g}."]
     if loss > NEAR * trivial.loss:
         sentences.append(
-            f"The loss is still near {trivial.loss:.3g}: so far nothing has been learned. Train longer, or raise optim.base_lr."
+            f"The loss is still near {trivial.loss:.3g}: of that task nothing has been learned. Train longer, or raise "
+            f"optim.base_lr."
         )
     return sentences
 
@@ -77,17 +77,16 @@ def _on_loss(results: Mapping[str, Any], objective: Objective) -> list[str]:
 def _on_features(results: Mapping[str, Any], remedy: bool) -> list[str]:
     """Return the word and its reasons; ``remedy`` adds what to do about a word that is not good."""
     known = results.get("differences", {})
-    names = [name for name in MEASURES if f"{name}_random" in known]
-    if not names:
-        return _without_word(results)
     images = results.get("measured_images", 0)
+    found = {name: Difference.read(known[f"{name}_random"], images) for name in MEASURES if f"{name}_random" in known}
+    if not found:
+        return _without_word(results)
 
     def figure(key: str) -> Estimate | str:
         return accuracy_estimate(results[key], images) if images else f"{results[key]:.1%}"
 
-    found = [Difference.read(known[f"{name}_random"], images) for name in names]
-    number = decisive(found)
-    name, difference = names[number], found[number]
+    name = decisive(found)
+    difference = found[name]
     where = f" on {images:,} validation images" if images else ""
     sentences = [
         opening(
@@ -101,7 +100,7 @@ def _on_features(results: Mapping[str, Any], remedy: bool) -> list[str]:
         pixels = Difference.read(known[f"{name}_pixels"], images)
         sentences.append(beside("raw pixels by the same measure", figure(f"{name}_top1_pixels"), pixels))
         behind |= pixels.word == "hurt"
-    for other, gap in zip(names, found, strict=True):
+    for other, gap in found.items():
         if other != name:
             ours, random = figure(f"{other}_top1"), figure(f"{other}_top1_random")
             sentences.append(f"By {MEASURES[other]}: {ours}, on random weights {random}, {gap}.")

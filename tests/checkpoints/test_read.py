@@ -69,6 +69,22 @@ def test_of_pretraining_encoder_and_autoencoder_are_those_of_the_end(tiny_autoen
     assert first_bias(mae.load_autoencoder(tmp_path).encoder) == 1.0
 
 
+def test_the_whitening_of_a_finished_run_is_taken_by_an_autoencoder_of_the_same_weights_alone(
+    tiny_autoencoder, tmp_path
+):
+    model = tiny_autoencoder()
+    write_run(tmp_path, "last.ckpt", model, model=describe(model))
+    for by, taken in ((0.0, True), (1.0, False)):
+        finished = moved(model.encoder, by)
+        finished.fit_whitening(torch.randn(50, 32))
+        mae.save(finished, tmp_path / "encoder")
+        loaded = mae.load_autoencoder(tmp_path).encoder.whitening
+        assert (loaded is not None) is taken
+        if loaded:
+            assert torch.equal(loaded.matrix, finished.whitening.matrix)
+    assert mae.load_autoencoder(tmp_path / "checkpoints" / "last.ckpt").encoder.whitening is None
+
+
 def test_a_header_is_read_without_a_tensor(tiny_autoencoder, tmp_path):
     model = tiny_autoencoder()
     path = write_run(tmp_path, "last.ckpt", model, model=describe(model), seed=5)

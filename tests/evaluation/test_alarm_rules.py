@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mae.evaluation import alarm_rules as alarms
+from mae.evaluation.paired import Difference
 from mae.objectives.objective import Trivial
+
+WORSE = Difference(-0.1, -0.15, -0.05, 1000)
 
 
 def at(share: float, total: int = 1000) -> alarms.Moment:
@@ -42,8 +47,8 @@ def test_a_run_of_seconds_is_not_judged() -> None:
     assert alarms.learns_nothing(1, Trivial(1, "a guess"), at(1, total=100)) is not None
     assert alarms.rank_collapsed(1, 50, at(0.99, total=100)) is None
     assert alarms.rank_collapsed(1, 50, at(1, total=100)) is not None
-    assert alarms.below_untrained(0.1, 0.5, at(0.99, total=100)) is None
-    assert alarms.below_untrained(0.1, 0.5, at(1, total=100)) is not None
+    assert alarms.below_untrained("kNN", WORSE, at(0.99, total=100)) is None
+    assert alarms.below_untrained("kNN", WORSE, at(1, total=100)) is not None
 
 
 def test_waiting_more_than_half_the_time_is_said_with_the_real_share() -> None:
@@ -72,14 +77,17 @@ def test_a_run_of_few_steps_is_too_short_with_what_makes_more() -> None:
     assert "Raise epochs 6 times, or lower batch_size" in text
 
 
-def test_neighbours_worse_than_before_training_are_an_alarm_in_the_second_half() -> None:
-    assert alarms.below_untrained(0.3, 0.5, at(0.49)) is None
-    assert alarms.below_untrained(0.495, 0.5, at(1.0)) is None
-    text = alarms.below_untrained(0.4, 0.5, at(0.5))
-    assert text is not None
-    assert "below the random encoder: 40.0%" in text
-    assert "50.0% before" in text
-    assert "epochs" in text
+def test_features_worse_than_before_training_are_an_alarm_in_the_second_half() -> None:
+    assert alarms.below_untrained("kNN", WORSE, at(0.49)) is None
+    assert alarms.below_untrained("kNN", WORSE, at(0.5)) == (
+        "The features are worse than those of random weights after 50% of the run, by kNN: -10.0 points (-15.0 to -5.0). Raise "
+        "epochs; if a longer run does no better, change optim.base_lr."
+    )
+
+
+@pytest.mark.parametrize("gap", [(-0.1, -0.25, 0.05), (0.1, 0.05, 0.15)])
+def test_what_may_be_chance_is_no_alarm(gap: tuple[float, float, float]) -> None:
+    assert alarms.below_untrained("kNN", Difference(*gap, 100), at(1.0)) is None
 
 
 def test_a_loss_that_is_no_number_names_the_step_and_two_ways_out() -> None:

@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mae.evaluation.alarm_rules import Moment, below_untrained, too_short
+from mae.evaluation.paired import Difference
 from mae.evaluation.verdict import pretraining_verdicts
 from mae.objectives.corrupted_patches import CorruptedPatches
 from mae.objectives.objective import Objective
@@ -138,10 +139,11 @@ def test_a_probe_without_knn_is_an_accuracy() -> None:
     assert "50.0%" in text
 
 
-def test_an_alarm_of_knn_alone_is_not_repeated_where_the_probe_says_helped() -> None:
-    alarm = below_untrained(0.4, 0.5, Moment(900, 1000))
-    assert "below the random encoder" not in verdict(alarms=[alarm])
-    assert "below the random encoder" in verdict(alarms=[alarm], differences={"probe_random": [-0.1, -0.2, -0.01]})
+@pytest.mark.parametrize("gap", [(0.1, 0.2), (-0.1, 0.1), (-0.2, -0.01)])
+def test_what_features_were_worth_on_the_way_is_left_to_the_last_word(gap: tuple[float, float]) -> None:
+    alarm = below_untrained("kNN on frozen features", Difference(-0.1, -0.2, -0.01, 240), Moment(900, 1000))
+    gaps = {"probe_random": [sum(gap) / 2, *gap]}
+    assert sentences(alarms=[alarm], differences=gaps) == sentences(differences=gaps)
 
 
 def test_what_was_raised_while_training_is_among_the_verdicts_in_order() -> None:

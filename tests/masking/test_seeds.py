@@ -14,7 +14,7 @@ def test_a_seed_is_a_function_of_its_key_that_never_changes():
 
 def test_every_purpose_has_a_number_of_its_own_that_never_changes():
     keys = {name: value for name, value in vars(seeds).items() if name.isupper()}
-    assert keys == {"MASKS": 1, "VALIDATION": 2, "LAYERS": 3, "PROBE": 4, "HEAD": 10}
+    assert keys == {"MASKS": 1, "VALIDATION": 2, "LAYERS": 3, "HEAD": 10}
 
 
 def test_a_generator_draws_by_the_whole_key():

@@ -54,7 +54,7 @@ class Backbone(nn.Module, ABC):
         """
         if whitened and self.whitening is None:
             raise ValueError(
-                "this encoder stores no whitening, as files of others and of older runs do not: encoder.fit_whitening(features) "
+                "this encoder stores no whitening, as files of others, old runs and .ckpt do not: encoder.fit_whitening(features) "
                 "fits one to encoder.features(images, whitened=False) of some thousand images, or take those as they are"
             )
         pooled: Tensor = self(images)[:, self.num_prefix_tokens :].mean(dim=1)

@@ -9,6 +9,7 @@ import lightning as L
 from lightning.pytorch.trainer.states import TrainerFn
 
 from mae.evaluation import alarm_rules as rules
+from mae.evaluation.verdict import MEASURES
 from mae.training.callbacks.measurements import Measurements
 from mae.training.callbacks.progress import TrainingProgress
 from mae.training.optimization import Optimization
@@ -78,11 +79,12 @@ class Alarms(L.Callback):
             self._raise(trainer, "loss", rules.learns_nothing(loss, trivial, now))
         if measurements.step != trainer.global_step:  # old figures say nothing of this part of the run
             return
-        latest, before = measurements.latest.all, measurements.before.all
+        latest = measurements.latest.figures
         if "rankme" in latest:
             self._raise(trainer, "rank", rules.rank_collapsed(latest["rankme"], measurements.possible_rank, now))
-        if measurements.word == "hurt" and "knn_top1" in latest:
-            self._raise(trainer, "knn", rules.below_untrained(latest["knn_top1"], before["knn_top1"], now))
+        if measurements.decided:
+            name, difference = measurements.decided
+            self._raise(trainer, "untrained", rules.below_untrained(MEASURES[name], difference, now))
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was raised, so that a resume does not raise it again."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from mae.evaluation.frozen.features import frozen, raw_pixels
 from mae.evaluation.frozen.knn import Labelled
 from mae.evaluation.frozen.solved_probes import ValidationImages, knn_right, probe_right
-from mae.evaluation.paired import Difference, Word, paired_difference
+from mae.evaluation.paired import Difference, decisive, paired_difference
 from mae.evaluation.representation import feature_std, patch_figures, rankme, unit_patches
 from mae.models.backbones.backbone import Backbone
 from mae.training.callbacks.moments import due
@@ -22,7 +22,7 @@ from mae.training.pretraining import PretrainingModule
 PATCH_IMAGES = 256
 """Validation images whose patches are looked at: tens of thousands of patches at any size."""
 MEASURES = {"probe": probe_right, "knn": knn_right}
-"""What is measured with labels; the first one that decides has the last word."""
+"""What is measured with labels, in the order in which they are asked, see ``decisive``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +90,13 @@ class Measurements(L.Callback):
         return bool(self.rank or self.labelled)
 
     @property
-    def word(self) -> Word | None:
-        """What the latest figures say beside those of random weights: the probe's word, or where it is a tie that of kNN."""
-        words = [difference.word for difference in self._beyond(self.before).values()]
-        return next((word for word in words if word != "no difference"), words[0] if words else None)
+    def decided(self) -> tuple[str, Difference] | None:
+        """The measure that says whether training has helped so far, and its difference from random weights.
+
+        That is the probe, or where it is a tie kNN; None without labels, or before there are figures.
+        """
+        found = self._beyond(self.before)
+        return (decisive(found), found[decisive(found)]) if found else None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Measure the encoder while its weights are random still, and the patches."""
@@ -162,10 +165,10 @@ class Measurements(L.Callback):
         """Return the differences of the accuracies from those of random weights and raw pixels, and the word for them."""
         others = (("random", self._beyond(self.before)), ("pixels", self._beyond(pixels)))
         found = {f"{name}_{other}": part for other, parts in others for name, part in parts.items()}
-        word = self.word
+        decided = self.decided
         return {
             "differences": {name: difference.plain for name, difference in found.items()},
-            **({"verdict": word} if word else {}),
+            **({"verdict": decided[1].word} if decided else {}),
         }
 
     def _beyond(self, other: Measured) -> dict[str, Difference]:

@@ -148,21 +148,27 @@ class Recorder(L.Callback):
 
 def assert_close(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
     for key, value in wanted.items():
-        torch.testing.assert_close(found[key], value, msg=key)
+        if value.is_floating_point():  # not the number of batches that a BatchNorm has seen
+            torch.testing.assert_close(found[key], value, msg=key)
 
 
 def test_the_average_of_the_weights_is_validated_tested_and_kept(run: Path, tmp_path: Path) -> None:
     overrides = ("protocol=finetune", f"checkpoint={run}", "batch_size=128", "epochs=3", "optim.base_lr=0.03")
     # At a rate that does not fall the weights still move in the end, and their average lags behind.
-    prepared = job("finetune", tmp_path / "run", *overrides, "optim.final_lr=1", "protocol.ema=0.8")
+    prepared = job(
+        "finetune", tmp_path / "run", *overrides, "optim.final_lr=1", "protocol.ema=0.8", "protocol.head_start=random"
+    )
     recorder = Recorder()
     prepared.trainer.callbacks.insert(0, recorder)
     results = prepared.run()
 
+    def averaged(before: Tensor, now: Tensor) -> Tensor:
+        return 0.8 * before + 0.2 * now if now.is_floating_point() else now
+
     # By hand: the first step's weights, then 0.8 of the average and 0.2 of each later step's.
     averages = [recorder.steps[0]]
     for weights in recorder.steps[1:]:
-        averages.append({key: 0.8 * averages[-1][key] + 0.2 * value for key, value in weights.items()})
+        averages.append({key: averaged(averages[-1][key], value) for key, value in weights.items()})
     ends = averages[9::10]
     assert len(ends) == len(recorder.validated) == 3
     weight = recorder.steps[-1]["head.linear.weight"]

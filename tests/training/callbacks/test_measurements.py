@@ -74,11 +74,14 @@ def test_knn_decides_where_the_probe_does_not_and_never_against_it(
     tmp_path: Path, probe: int, knn: int, word: str
 ) -> None:
     measurements = job("pretrain", tmp_path / "run").observers.measurements
-    assert measurements.word is None
+    assert measurements.decided is None
     images = torch.arange(100)
     measurements.before = Measured(right={"probe": images < 50, "knn": images < 50})
     measurements.latest = Measured(right={"probe": images < probe, "knn": images < knn})
-    assert measurements.word == word
+    assert measurements.decided is not None
+    name, difference = measurements.decided
+    assert difference.word == word
+    assert name == ("probe" if probe != 50 or knn == 50 else "knn")
 
 
 def test_the_rank_is_that_of_the_validation_features(run: Path, tmp_path: Path) -> None:
@@ -204,7 +207,7 @@ def test_images_without_labels_have_a_rank_too(tmp_path: Path) -> None:
     assert not [key for key in final if "top1" in key]
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Dimensions that the features use" in page
-    assert "No labels, so no accuracy" in page
+    assert "No labels, so no word" in page
 
 
 def test_features_that_are_no_numbers_have_no_figures(tmp_path: Path) -> None:
