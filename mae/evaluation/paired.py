@@ -196,6 +196,10 @@ def resampled_difference(ours: Tensor, other: Tensor, figure: Callable[[Tensor],
 def decisive(differences: Mapping[str, Difference]) -> str:
     """Return the measure that decides, by its name: the first that is no tie, and the first of all where all are.
 
-    The best measure stands first: another decides only where it is silent, and never against it.
+    The best measure stands first: another decides only where it is silent, and only what its mean leans to as well.
     """
-    return next((name for name, one in differences.items() if one.word != "no difference"), next(iter(differences)))
+    first, best = next(iter(differences.items()))
+    if best.word != "no difference":
+        return first
+    leaning = (name for name, one in differences.items() if one.word != "no difference" and one.mean * best.mean > 0)
+    return next(leaning, first)

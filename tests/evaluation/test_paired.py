@@ -179,7 +179,17 @@ def test_one_image_says_nothing_of_others_and_none_is_refused() -> None:
         resampled_difference(one, torch.zeros(2, 2), share)
 
 
-def test_the_first_measure_that_is_no_tie_decides() -> None:
-    tie, gain, loss = Difference(0, -1, 1, 9), Difference(0.2, 0.1, 0.3, 9), Difference(-0.2, -0.3, -0.1, 9)
-    given = ([tie, loss], [gain, loss], [loss, gain], [tie, tie], [tie, tie, gain])
-    assert [decisive(dict(zip("abc", one, strict=False))) for one in given] == ["b", "a", "a", "a", "c"]
+def test_the_first_measure_that_is_no_tie_decides_unless_the_best_leans_the_other_way() -> None:
+    up, down = Difference(0.05, -1, 1, 9), Difference(-0.05, -1, 1, 9)
+    gain, loss = Difference(0.2, 0.1, 0.3, 9), Difference(-0.2, -0.3, -0.1, 9)
+    given = (
+        [up, gain],
+        [down, loss],
+        [up, loss],
+        [down, gain],
+        [gain, loss],
+        [loss, gain],
+        [up, down],
+        [up, down, gain],
+    )
+    assert [decisive(dict(zip("abc", one, strict=False))) for one in given] == ["b", "b", "a", "a", "a", "a", "a", "c"]

@@ -63,7 +63,8 @@ def test_no_word_contradicts_a_swept_probe(probe: list[float], knn: list[float],
         assert word == ("Helped: " if probe[1] > 0 else "Hurt: ")
         assert "linear probe" in first
     else:
-        expected = "Helped: " if knn[1] > 0 else "Hurt: " if knn[2] < 0 else "No difference: "
+        leans = probe[0] * knn[0] > 0  # kNN has a word only where the probe leans to it as well
+        expected = "Helped: " if knn[1] > 0 and leans else "Hurt: " if knn[2] < 0 and leans else "No difference: "
         assert word == expected
 
 

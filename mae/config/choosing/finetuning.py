@@ -28,7 +28,7 @@ PAPER_WIDTH = 768
 FIRST_LAYER = 0.5
 """Learning rate of the embeddings of a smaller one, as a share of the last layer's."""
 TUNING_RATE = {False: 1e-3, True: 2e-3}
-"""Peak learning rate of AdamW, the higher for models narrower than ``WIDE``; in proportion, where steps are fewer than the least."""
+"""Peak learning rate of AdamW, the higher for models narrower than ``WIDE``; in proportion to fewer steps than the least."""
 TUNING_WARMUP = 0.2
 """Of a fine-tuning from a solved head, as a share of its epochs: what has been solved for is not to be lost in the first steps."""
 MOST_EPOCHS = 200

@@ -145,7 +145,7 @@ def test_a_good_run_raises_nothing(tmp_path: Path) -> None:
     prepared = job("pretrain", tmp_path / "run", *BARE, "epochs=6")
     results = prepared.run()
     assert results["alarms"] == []
-    assert len(read_metrics(tmp_path / "run" / "metrics.csv")["train_loss"]) == 60
+    assert len(read_metrics(tmp_path / "run" / "metrics.csv")["train_loss"]) == 240
 
 
 def test_too_few_steps_are_said_before_the_first_and_at_the_end(
