@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.callbacks import Callback
@@ -16,7 +17,7 @@ from mae.report.page import Figure
 from mae.run.folder import RunFolder
 from mae.run.run import Outcome, Run
 from mae.run.setting import Setting
-from mae.training.callbacks.checkpointing import Best, StoppedError
+from mae.training.callbacks.checkpointing import StoppedError
 from mae.training.callbacks.divergence import DivergedError
 from mae.training.downstream import DownstreamModule
 
@@ -95,22 +96,25 @@ class DownstreamRun(Run):
     def _compare_start(self) -> None:
         """Let ``best.ckpt`` be the start of the run, where it was kept and no epoch did better on validation."""
         checkpoints = self.setting.folder.path / "checkpoints"
-        start = checkpoints / "start.ckpt"
+        start, best = checkpoints / "start.ckpt", checkpoints / "best.ckpt"
         if not start.is_file():
             return
-        (scores,) = self.trainer.validate(
-            self.module, datamodule=self.data, ckpt_path=start, weights_only=True, verbose=False
-        )
-        best = next(callback for callback in self.trainer.checkpoint_callbacks if isinstance(callback, Best))
-        better = best.best_model_score is None or scores[self.task.monitored] > best.best_model_score
+        better = not best.is_file() or self._validated(start) > self._validated(best)
         if better:
             self.say("no epoch did better on validation than the head that was solved for: the start is kept")
         self.trainer.strategy.barrier()
         if self.trainer.is_global_zero and better:
-            start.replace(checkpoints / "best.ckpt")
+            start.replace(best)
         elif self.trainer.is_global_zero:
             start.unlink()
         self.trainer.strategy.barrier()
+
+    def _validated(self, weights: Path) -> float:
+        """Return what decides between weights, of a checkpoint on validation."""
+        (scores,) = self.trainer.validate(
+            self.module, datamodule=self.data, ckpt_path=weights, weights_only=True, verbose=False
+        )
+        return scores[self.task.monitored]
 
     @property
     def training_results(self) -> Mapping[str, Any]:

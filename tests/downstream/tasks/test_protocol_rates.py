@@ -21,6 +21,7 @@ SHORT = (
     *(f"batch_size={BATCH}", f"optim.base_lr={BASE_LR}", "optim.warmup_epochs=0.4", f"optim.final_lr={FINAL}"),
 )
 PLAIN = ("protocol.head_norm=none", "protocol.head_rate=1")
+DECAY = "protocol.layer_decay=0.75"
 HEAD = {"head.linear.weight", "head.linear.bias"}
 NORM = {"encoder.vit.norm.weight", "encoder.vit.norm.bias"}
 
@@ -50,12 +51,16 @@ PROTOCOLS: dict[str, tuple[tuple[str, ...], float, set[str]]] = {
         1,
         ATTENTIVE | weights_and_biases("head.head", "linear"),
     ),
-    "half a block": (("protocol=partial_finetune", "protocol.blocks=0.5", *PLAIN), 0.75, mlp(1) | NORM | HEAD),
-    "the last block": (("protocol=partial_finetune", *PLAIN), 0.75, attention(1) | mlp(1) | NORM | HEAD),
-    "finetune": (("protocol=finetune", *PLAIN), 0.75, ALL),
+    "half a block": (("protocol=partial_finetune", "protocol.blocks=0.5", DECAY, *PLAIN), 0.75, mlp(1) | NORM | HEAD),
+    "the last block": (("protocol=partial_finetune", DECAY, *PLAIN), 0.75, attention(1) | mlp(1) | NORM | HEAD),
+    "finetune": (("protocol=finetune", DECAY, *PLAIN), 0.75, ALL),
     "finetune at another decay": (("protocol=finetune", "protocol.layer_decay=0.5", *PLAIN), 0.5, ALL),
-    "finetune with a faster head": (("protocol=finetune", *PLAIN[:1], f"protocol.head_rate={FASTER}"), 0.75, ALL),
-    "finetune in two shares": (("protocol=finetune", "trainer.accumulate=2", *PLAIN), 0.75, ALL),
+    "finetune with a faster head": (
+        ("protocol=finetune", DECAY, *PLAIN[:1], f"protocol.head_rate={FASTER}"),
+        0.75,
+        ALL,
+    ),
+    "finetune in two shares": (("protocol=finetune", "trainer.accumulate=2", DECAY, *PLAIN), 0.75, ALL),
 }
 
 
