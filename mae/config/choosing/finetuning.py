@@ -28,7 +28,7 @@ PAPER_WIDTH = 768
 FIRST_LAYER = 0.5
 """Learning rate of the embeddings of a smaller one, as a share of the last layer's."""
 TUNING_RATE = {False: 1e-3, True: 2e-3}
-"""Peak learning rate of AdamW, the higher for models narrower than ``WIDE``; in proportion to fewer steps than the least."""
+"""Peak learning rate of AdamW, the higher for models narrower than ``WIDE``."""
 TUNING_WARMUP = 0.2
 """Of a fine-tuning from a solved head, as a share of its epochs: what has been solved for is not to be lost in the first steps."""
 MOST_EPOCHS = 200
@@ -99,7 +99,7 @@ def choose_finetuning(
     else:
         peak = {"adamw": 2e-2 if linear else 1e-3, "sgd": 0.1}.get(config.optim.name, 1e-3)
         if tuned and config.optim.name == "adamw" and config.checkpoint is not None:
-            peak = float(f"{TUNING_RATE[width < WIDE] * min(1.0, epochs * steps / LEAST_STEPS):.2g}")
+            peak = TUNING_RATE[width < WIDE]
         rate = float(f"{peak * 256 / batch:.2g}")
         choices.fill("optim.base_lr", rate, f"a rate of {peak:g} for {name} with {config.optim.name}")
     if choices.get("protocol.head_start") == "solved":
