@@ -76,7 +76,7 @@ def choose_finetuning(
     unit = 2 * shares if (pairs or (normalised and size < 2 * shares)) and count >= 2 * shares else shares
     batch = choices.fill("batch_size", multiple(size, unit), reason)
     steps = max(1, count // batch)
-    if tuned and min(MOST_EPOCHS, affordable) * steps < LEAST_STEPS:
+    if tuned and affordable * steps < LEAST_STEPS:
         epochs, reason = math.ceil(LEAST_STEPS / steps), f"{LEAST_STEPS} steps, of {count:,} labelled images"
     elif tuned and not machine.accelerated:
         epochs, reason = (
@@ -152,11 +152,12 @@ def _choose_head(choices: Choices[FinetuneConfig], protocol: Finetune, alone: bo
 def from_scratch(protocol: Finetune) -> Finetune:
     """Return a protocol as it is fair to the same network from scratch.
 
-    A solved head is what features worth it begin with, and layers that are all at random have as far to go.
+    A solved head is what features worth it begin with, and layers that are all at random have as far to go. What stands before
+    the head stays: a BatchNorm may be none because a device sees one image at a time.
     """
-    return (
-        protocol.model_copy(update=SCRATCH_HEAD | {"layer_decay": 1.0}) if protocol.head_start == "solved" else protocol
-    )
+    if protocol.head_start != "solved":
+        return protocol
+    return protocol.model_copy(update=SCRATCH_HEAD | {"head_norm": protocol.head_norm, "layer_decay": 1.0})
 
 
 def choose_baselines(choices: Choices[FinetuneConfig], count: int, machine: Machine) -> None:
