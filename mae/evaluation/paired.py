@@ -133,6 +133,7 @@ def paired_runs(ours: Tensor, other: Tensor) -> Difference:
     else:
         rest = values - by_run[:, None] - by_image[None, :] + mean
         left = float(rest.square().sum()) / ((runs - 1) * (images - 1))
+        of_runs = max(of_runs, left)  # runs that happen to agree in their means alone are not certain
         of_images = max(runs * float((by_image - mean).square().sum()) / (images - 1) - left, 0.0)
     variance = of_runs + of_images
     freedom = (runs - 1) * (variance / of_runs) ** 2 if of_runs else math.inf

@@ -127,6 +127,13 @@ def test_runs_that_agree_are_a_tie() -> None:
     assert paired_runs(right, right).word == "no difference"
 
 
+def test_runs_that_agree_in_their_means_by_chance_are_not_certain() -> None:
+    ours = torch.zeros(2, 100, dtype=torch.bool)
+    ours[0, 0] = ours[1, 1] = True
+    found = paired_runs(ours, torch.zeros_like(ours))
+    assert found.word == "no difference" and found.low < 0 < found.high
+
+
 def test_as_text_and_in_a_file() -> None:
     found = Difference(0.041, 0.018, 0.0641, 500)
     assert str(found) == "+4.1 points (+1.8 to +6.4)"
