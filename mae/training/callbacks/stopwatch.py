@@ -25,14 +25,16 @@ class Stopwatch(L.Callback):
         self.seconds = seconds
         self.step = 0.0
         self._began: float | None = None
+        self._counted = -1
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Begin after the warm-up, and end when the time is over."""
-        counted = trainer.global_step - WARM_UP  # an accumulated step has several batches
-        if counted < 0 or self.step:
+        counted = trainer.global_step - WARM_UP
+        if counted <= self._counted or self.step:  # an accumulated step has several batches, and is over after the last
             return
+        self._counted = counted
         if torch.accelerator.is_available():
             torch.accelerator.synchronize()  # a step has only been queued there
         now = time.perf_counter()
