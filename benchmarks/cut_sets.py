@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-NOT_LETTERS = ("cmex", "cmmi", "cmsy", "STIXNonUni", "STIXSiz", "STIXSizOne", "Display")
+NOT_LETTERS = ("cmex", "cmmi", "cmsy", "STIXNonUni", "STIXSiz")
 STREET_CLASSES = (
     "sky",
     "building",

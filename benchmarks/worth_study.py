@@ -51,8 +51,8 @@ class Step:
         """Folder of the step, in --out."""
         if self.kind == "pretraining":
             return f"{self.set}/pretraining"
-        draw = f"{self.set}/{self.labels.replace('%', '_percent')}_seed{self.seed}"
-        return f"{draw}/{self.kind}" if self.kind == "frozen" else f"{draw}/{self.kind}_x{self.length:g}"
+        drawn = f"{self.set}/{self.labels.replace('%', '_percent')}_seed{self.seed}"
+        return f"{drawn}/{self.kind}" if self.kind == "frozen" else f"{drawn}/{self.kind}_x{self.length:g}"
 
     def __str__(self) -> str:
         if self.kind == "pretraining":

@@ -23,7 +23,7 @@ LEAST_IMAGES = 200
 MOST_IMAGES = 1000
 MOST_DECODED = 500
 """Photographs, which take some milliseconds each to decode."""
-LARGE = 112
+PHOTOGRAPH = 112
 """Pixels of the short side from which on an image is a photograph."""
 FOLDS = 5
 RIDGE = 100.0
@@ -99,7 +99,7 @@ def look_at_mirrored(
         bits: 8 or 16, of the images.
         short_side: Of the images, in pixels: of photographs fewer are decoded.
     """
-    most = MOST_DECODED if short_side >= LARGE else MOST_IMAGES
+    most = MOST_DECODED if short_side >= PHOTOGRAPH else MOST_IMAGES
     pixels, labels = _pixels(images.sample, channels, bits, most)
     count = len(pixels)
     told = _told(pixels) if count >= LEAST_IMAGES else 0

@@ -5,21 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from mae.config.choices import Choices, Machine, largest_divisor
+from mae.config.choosing.finetuning import MANY_LABELS
 from mae.config.schema.data import Streamed
 from mae.config.schema.protocols import Finetune
 from mae.config.schema.roots import FinetuneConfig
 from mae.data.inspection import Inspection
 from mae.data.source import Source
 from mae.data.streaming.stream import choose_readers
-from mae.evaluation.mirror import look_at_mirrored
+from mae.evaluation.mirror import PHOTOGRAPH, look_at_mirrored
 
 GENTLE_SCALE = 0.8
 """Smallest share of an image in a crop, to fine-tune on few labels or small images: what is cut off may be what is meant."""
 PAPER_SCALE = 0.08
 """He et al. 2021's in the second stage, on ImageNet."""
-PHOTOGRAPH = 112
-"""Pixels of the short side from which on images are photographs."""
-MANY_LABELS = 10_000
 
 
 def choose_loading(choices: Choices[Any], look: Inspection, machine: Machine, devices: int) -> None:
