@@ -9,6 +9,8 @@ from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 
+from mae.checkpoints.read import read_header
+from mae.config.schema.protocols import Finetune
 from mae.config.schema.roots import FinetuneConfig
 from mae.downstream.baselines import BASELINE, earlier_baselines, random_config
 from mae.downstream.tasks.task import Scored, Task
@@ -100,8 +102,6 @@ class DownstreamRun(Run):
         if not start.is_file():
             return
         better = not best.is_file() or self._validated(start) > self._validated(best)
-        if better:
-            self.say("no epoch did better on validation than the head that was solved for: the start is kept")
         self.trainer.strategy.barrier()
         if self.trainer.is_global_zero and better:
             start.replace(best)
@@ -118,8 +118,12 @@ class DownstreamRun(Run):
 
     @property
     def training_results(self) -> Mapping[str, Any]:
-        """Final numbers on the training itself."""
-        return {}
+        """Whether what is scored is the solved head that the run began with, where it began with one."""
+        protocol = self.setting.config.protocol
+        if not (isinstance(protocol, Finetune) and protocol.head_start == "solved"):
+            return {}
+        header = read_header(self.setting.folder.path / "checkpoints" / "best.ckpt")
+        return {"start_kept": header["global_step"] == 0}
 
     @property
     def training_figures(self) -> Sequence[Figure]:

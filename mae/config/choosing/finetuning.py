@@ -35,7 +35,7 @@ MOST_EPOCHS = 200
 """Of a fine-tuning, where the budget would pay for more."""
 PRETRAINED_HEAD = {"head_start": "solved", "head_norm": "batch", "head_rate": 1.0}
 SCRATCH_HEAD = {"head_start": "random", "head_norm": "batch", "head_rate": 10.0}
-"""Features at random are not worth solving for: they change at once."""
+"""Features at random are not worth solving for: they change at once. A head at random has far to go, on any features."""
 
 
 def choose_finetuning(
@@ -145,8 +145,10 @@ def _choose_head(choices: Choices[FinetuneConfig], protocol: Finetune, alone: bo
     if alone:
         choices.fill("protocol.head_norm", "none", "a BatchNorm needs two images on a device")
     reason = "the features start at random" if scratch else "the features are pretrained"
-    for key, value in (SCRATCH_HEAD if scratch else PRETRAINED_HEAD).items():
-        choices.fill(f"protocol.{key}", value, reason)
+    start = choices.fill("protocol.head_start", "random" if scratch else "solved", reason)
+    chosen = PRETRAINED_HEAD if start == "solved" else SCRATCH_HEAD
+    choices.fill("protocol.head_norm", chosen["head_norm"], "all directions of the features on one scale")
+    choices.fill("protocol.head_rate", chosen["head_rate"], f"the head starts {start}")
 
 
 def from_scratch(protocol: Finetune) -> Finetune:

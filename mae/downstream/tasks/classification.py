@@ -215,6 +215,11 @@ class Classification(Task[ClassificationModule]):
         if pixels is not None:
             figure = accuracy_estimate(results["pixels_top1"], results["pixels_images"])
             sentences.append(beside("logistic regression on raw pixels", figure, pixels))
+        if results.get("start_kept"):
+            sentences.append(
+                "No epoch did better on validation than the head that was solved for on frozen features, a linear probe, which is "
+                "therefore what was scored: train longer, or at another rate (optim.base_lr)."
+            )
         sentences.append(f"Always naming the commonest class would score about {results['largest_class_share']:.1%}.")
         if random is not None and random.word != "helped":
             sentences.append(f"{LONGER} Or try other learning rates here (optim.base_lr).")

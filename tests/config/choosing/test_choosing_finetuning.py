@@ -118,7 +118,10 @@ def test_a_pretrained_encoder_and_one_at_random_get_heads_of_their_own() -> None
         config = second_stage(5000, LAPTOP, "finetune", checkpoint=checkpoint)
         assert {key: config[f"protocol.{key}"] for key in keys} == head
     two_layers = second_stage(5000, LAPTOP, "finetune", checkpoint="runs/pretrain", protocol__head="mlp")
-    assert two_layers["protocol.head_start"] == "random"
+    assert (two_layers["protocol.head_start"], two_layers["protocol.head_rate"]) == (
+        "random",
+        SCRATCH_HEAD["head_rate"],
+    )
     own = second_stage(5000, LAPTOP, "finetune", checkpoint="runs/pretrain", protocol__head_norm="none")
     assert (own["protocol.head_norm"], own["protocol.head_start"]) == ("none", PRETRAINED_HEAD["head_start"])
 
