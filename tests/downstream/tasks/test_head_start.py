@@ -132,7 +132,9 @@ def test_a_start_that_no_epoch_improves_on_is_what_is_scored(run: Path, tmp_path
     prepared = job("finetune", tmp_path / "run", *SHORT, *ruinous)
     results = prepared.run()
     assert results["start_kept"] is True
-    assert "a linear probe, which is therefore what was scored" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "a linear probe, which is therefore what was scored" in (tmp_path / "run" / "report.html").read_text(
+        encoding="utf-8"
+    )
     assert results["val_top1"] > 0.3  # that of the solved head: chance is 0.1, and such steps leave little more
     checkpoints = tmp_path / "run" / "checkpoints"
     last, best = (torch.load(checkpoints / name, weights_only=True) for name in ("last.ckpt", "best.ckpt"))
