@@ -508,7 +508,7 @@ def test_runs_of_one_process_are_runs_of_their_own(tmp_path: Path, wandb: Callab
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_does(run: Path, tmp_path: Path) -> None:
-    overrides = [*ENCODER, *DECODER, *QUIET, "trainer.devices=2", "run_dir=run"]
+    overrides = [*ENCODER, *DECODER, *QUIET, "trainer.devices=2", "batch_size=128", "run_dir=run"]
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "train_pretrain.py"), *overrides, "epochs=1"],
         cwd=tmp_path,
@@ -526,7 +526,7 @@ def test_two_processes_train_as_one_does(run: Path, tmp_path: Path) -> None:
     assert results["images_seen"] == 1280
     assert {"knn_top1", "probe_top1", "rankme", "knn_top1_random"} <= set(results)
 
-    alone = job("pretrain", tmp_path / "alone", *BARE, "epochs=1")
+    alone = job("pretrain", tmp_path / "alone", *BARE, "batch_size=128", "epochs=1")
     # The rate follows the effective batch, not the share of a device.
     rates = dict(read_metrics(folder / "metrics.csv")["lr"])
     assert rates[0] == pytest.approx(alone.setting.config.optim.base_lr * 128 / 256, rel=1e-5)
