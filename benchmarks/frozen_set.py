@@ -20,18 +20,17 @@ from mae.data.open_splits import open_splits
 from mae.data.source import Source, Subset, evenly_spaced
 from mae.data.splits import Splits
 from mae.data.statistics import pixel_tensors
-from mae.evaluation.frozen.features import extract_features, frozen, raw_pixels
+from mae.evaluation.frozen.features import extract_features, frozen, raw_pixels, whitened
 from mae.evaluation.frozen.few_shot import Budget
 from mae.evaluation.frozen.knn import Labelled, knn_predict, knn_sweep
 from mae.evaluation.frozen.logistic import fit_logistic
 from mae.models.backbones.backbone import Backbone
-from mae.models.layers.whitening import Whitening
 from mae.run.folder import RunFolder
 from mae.run.pretrain_parts import build_untrained
 
 KINDS = ("pretrained", "random", "pixels")
 UNLABELLED = 2000
-"""Training images, evenly spread, that a whitening is fitted on where none is stored."""
+"""Training images, evenly spread, that whitenings are fitted on, alike for all kinds."""
 BATCH = 256
 
 
@@ -85,11 +84,10 @@ class FrozenSet:
     def knn(self, kind: str, labelled: np.ndarray) -> Tensor:
         """Return which scored images (N,) the neighbours among ``labelled`` have right, whitened; validation chooses k."""
         train, val, scored = self._features(kind, labelled)
-        encoder, classes = self.encoders.get(kind), len(self.splits.train.classes)
-        stored = getattr(encoder, "whitening", None)
-        whitening: Whitening = stored.cpu() if stored is not None else Whitening.fit(self._encode(kind)[0][0])
-        (bank, labels), queries = (whitening(train[0]), train[1]), whitening(scored[0])
-        best = max(knn_sweep((bank, labels), (whitening(val[0]), val[1]), classes), key=lambda score: score.accuracy)
+        classes = len(self.splits.train.classes)
+        _, bank, choosing, queries = whitened(self._encode(kind)[0][0], train[0], val[0], scored[0])
+        labels = train[1]
+        best = max(knn_sweep((bank, labels), (choosing, val[1]), classes), key=lambda score: score.accuracy)
         found = knn_predict(bank, labels, queries, classes, k=best.k, temperature=best.temperature)
         return found == scored[1]
 

@@ -64,12 +64,12 @@ def choose_finetuning(
         _choose_head(choices, config.protocol, alone=(config.batch_size or count) < 2 * shares)
     tuned = name in TUNED
     affordable = MOST_EPOCHS if machine.accelerated else _affordable(count, 3 * cost, width)
-    most = (1024 if machine.accelerated else 256) if count > 1024 else 64
+    size = min(count, (1024 if machine.accelerated else 256) if count > 1024 else 64)
     reason = f"{count:,} labelled images"
     if tuned and (count < FEW_LABELS or not machine.accelerated):
-        most = max(FEW_BATCH, min(256, int(count * (config.epochs or affordable)) // MANY_STEPS))
+        wanted = max(FEW_BATCH, min(256, int(count * (config.epochs or affordable)) // MANY_STEPS))
+        size = count // max(1, round(count / wanted))  # few images are left over
         reason += f", and up to {MANY_STEPS:,} steps while batches are of {FEW_BATCH} or more"
-    size = count // max(1, round(count / most)) if tuned else min(count, most)
     # Mixup and CutMix mix pairs of images, and a BatchNorm needs two.
     pairs = tuned and (count >= MANY_LABELS or choices.get("protocol.mixup") or choices.get("protocol.cutmix"))
     normalised = choices.get("protocol.head_norm") == "batch"

@@ -105,6 +105,11 @@ def test_few_labels_are_tuned_on_in_many_steps_which_see_nearly_all_of_them(coun
     assert config["optim.base_lr"] * batch / 256 == pytest.approx(1e-3, rel=0.05)
 
 
+def test_an_accelerator_is_given_whole_batches() -> None:
+    for count in (1500, 12_811, 1_281_167):
+        assert second_stage(count, SERVER, "finetune")["batch_size"] == 1024
+
+
 def test_127_labels_are_eight_steps_of_fifteen_images() -> None:
     config = second_stage(127, LAPTOP, "finetune")
     assert (config["batch_size"], config["epochs"]) == (15, 200)
