@@ -3,8 +3,9 @@
     python benchmarks/choices.py FOLDER... --minutes M        each with train/ and, where they exist, val/ and test/ of classes
 
 Each choice changes one thing of the default run, as train_pretrain.py minutes=M has it. Its features are scored by a logistic
-regression on up to 2,000 labels, whose strength validation chooses, on the test images, or on those of validation where the folder
-has no others; beside it the same encoder at random weights. --only NAME,NAME runs those alone, --list shows all.
+regression on up to 2,000 labels, whose strength validation chooses, on up to 2,000 test images, or on those of validation where the
+folder has no others; beside it the same encoder at random weights. --only NAME,NAME runs those alone, --list shows all; --also
+"model.width=128 batch_size=64" adds a run of several changes, from which the rest follows as it does for a user.
 
 Written to --out after every run, as choices.md and choices.json; the same command goes on with what is missing.
 """
@@ -23,6 +24,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1.0, help="of each pretraining")
     parser.add_argument("--out", default="runs/choices", help="where figures and runs are kept")
     parser.add_argument("--only", default="", help="names of choices, beside the default")
+    parser.add_argument("--also", action="append", default=[], metavar="OVERRIDES", help="of one more run, by blanks")
     parser.add_argument("--seeds", default="0", help="of the pretraining")
     parser.add_argument("--list", action="store_true", help="show the choices")
     options = parser.parse_args()

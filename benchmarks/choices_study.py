@@ -20,6 +20,8 @@ from mae.evaluation.paired import paired_runs
 from mae.report.tables import Row, Table, print_table, to_markdown
 
 LABELS = 2000
+SCORED = 2000
+"""Images of the test, and of validation, at most: encoding more than twice that many would take longer than a short pretraining."""
 DEFAULT = "default"
 WIDTH = 150
 """Columns that a table takes on the console, at least."""
@@ -97,6 +99,7 @@ class Study:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.minutes, self.out = options.minutes, Path(options.out)
+        self.also = {" ".join(text.split()): text.split() for text in options.also}
         self.only = [name.strip() for name in options.only.split(",") if name.strip()]
         self.console = Console(soft_wrap=True, highlight=False)
         self.folders = named_folders(options.folders)
@@ -132,7 +135,7 @@ class Study:
             raise ValueError(f"--only {unknown[0]!r} is no choice of {name}: choose among {', '.join(found)}")
         held = {"batch_size": stored["batch_size"], "optim.base_lr": stored["optim"]["base_lr"]}
         chosen = {choice: overrides for choice, overrides in found.items() if not self.only or choice in self.only}
-        return {choice: [*overrides, *_held(overrides, held)] for choice, overrides in chosen.items()}
+        return {choice: [*overrides, *_held(overrides, held)] for choice, overrides in chosen.items()} | self.also
 
     def _place(self, name: str, choice: str, seed: int) -> Path:
         plain = "".join(letter if letter.isalnum() or letter == "." else "_" for letter in choice)
@@ -170,7 +173,7 @@ class Study:
 
     def _score(self, name: str, run: Path) -> dict[str, Any]:
         labelled = labels_of(self.splits[name])
-        images = FrozenSet(self.folders[name], run, labelled)
+        images = FrozenSet(self.folders[name], run, labelled, most=SCORED)
         right = {kind: images.probe(kind, labelled) for kind in ("pretrained", "random")}
         top1, random = (float(values.float().mean()) for values in right.values())
         text = "".join(map(str, right["pretrained"].int().tolist()))

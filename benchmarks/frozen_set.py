@@ -17,7 +17,7 @@ from mae.data.datamodule import ImageData
 from mae.data.few_labels import few_labels
 from mae.data.inspection import inspect_images
 from mae.data.open_splits import open_splits
-from mae.data.source import Source, Subset, evenly_spaced
+from mae.data.source import Source, Subset, drawn, thinned
 from mae.data.splits import Splits
 from mae.data.statistics import pixel_tensors
 from mae.evaluation.frozen.features import extract_features, frozen, raw_pixels, whitened
@@ -30,7 +30,7 @@ from mae.run.pretrain_parts import build_untrained
 
 KINDS = ("pretrained", "random", "pixels")
 UNLABELLED = 2000
-"""Training images, evenly spread, that whitenings are fitted on, alike for all kinds."""
+"""Training images, drawn at random, that whitenings are fitted on, alike for all kinds."""
 BATCH = 256
 
 
@@ -41,11 +41,12 @@ class FrozenSet:
         folder: train/ and, where they exist, val/ and test/ of classes; or classes alone.
         run: A finished pretraining run.
         labelled: Indices of the training images that may be learned from.
+        most: Images of the test and of validation, at most; None for all.
     """
 
-    def __init__(self, folder: Path, run: Path, labelled: np.ndarray) -> None:
+    def __init__(self, folder: Path, run: Path, labelled: np.ndarray, most: int | None = None) -> None:
         self.splits = open_set(folder)
-        self.indices = np.union1d(labelled, evenly_spaced(len(self.splits.train), UNLABELLED))
+        self.indices, self.most = np.union1d(labelled, drawn(len(self.splits.train), UNLABELLED)), most
         device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         self.device = device or torch.device("cpu")
         trained = load_encoder(run / "encoder")
@@ -102,10 +103,13 @@ class FrozenSet:
             if kind in self.encoders:
                 features = frozen(self.encoders[kind].to(self.device))
             train = Subset(self.splits.train, self.indices)
-            first, val = self._extract(train, features), self._extract(self.splits.val, features)
-            scored = val if self.scored is self.splits.val else self._extract(self.scored, features)
+            first, val = self._extract(train, features), self._extract(self._thinned(self.splits.val), features)
+            scored = val if self.scored is self.splits.val else self._extract(self._thinned(self.scored), features)
             self._encoded[kind] = first, val, scored
         return self._encoded[kind]
+
+    def _thinned(self, source: Source) -> Source:
+        return source if self.most is None else thinned(source, self.most)
 
     def _extract(self, source: Source, features: Callable[[Tensor], Tensor]) -> Labelled:
         return extract_features(self.data.evaluation_loader(source), features, self.mean, self.std)

@@ -16,7 +16,7 @@ from mae.data.loading.unreadable import UnreadableImages
 from mae.data.reading.augment import can_augment
 from mae.data.reading.transforms import EvalTransform, TrainTransform
 from mae.data.segmentation.masks import SegmentationDataset
-from mae.data.source import Source, evenly_spaced
+from mae.data.source import Source, drawn, evenly_spaced
 from mae.data.splits import Splits
 from mae.data.statistics import measure_pixels
 from mae.data.streaming.stream import Stream
@@ -150,8 +150,8 @@ class ImageData(L.LightningDataModule):
     def evaluation_loader(
         self, source: Source, *, most: int | None = None, shard: bool = False, keep: bool = False
     ) -> DataLoader[Any]:
-        """Return batches of a source in order, centre-cropped; ``most`` images, evenly spread, where it is given."""
-        indices = np.arange(len(source)) if most is None else evenly_spaced(len(source), most)
+        """Return batches of a source in order, centre-cropped; ``most`` of them, drawn at random, where it is given."""
+        indices = np.arange(len(source)) if most is None else drawn(len(source), most)
         sampler = OrderedSampler(indices, *(self._rank() if shard else (0, 1)))
         dataset = self.examples(source, self.eval_transform, self.channels, bits=self.bits)
         return self._loader(dataset, sampler, self.evaluation_batch, keep=keep)

@@ -94,3 +94,18 @@ class Subset(Source):
 def evenly_spaced(total: int, wanted: int) -> np.ndarray:
     """Return up to ``wanted`` indices, evenly spread over ``total``: the same in every run."""
     return np.unique(np.linspace(0, total - 1, min(total, wanted)).astype(np.int64))
+
+
+def drawn(total: int, most: int) -> np.ndarray:
+    """Return up to ``most`` indices of ``total``, in order, drawn at random: the same in every run.
+
+    Where classes are compared it is this that they are thinned by: of classes that take turns, a stride would miss some.
+    """
+    if total <= most:
+        return np.arange(total)
+    return np.sort(np.random.default_rng(0).permutation(total)[:most])
+
+
+def thinned(source: Source, most: int) -> Source:
+    """Return up to ``most`` images of a source, see ``drawn``."""
+    return source if len(source) <= most else Subset(source, drawn(len(source), most))

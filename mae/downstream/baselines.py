@@ -9,11 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from mae.config.choosing.finetuning import from_scratch
-from mae.config.schema.protocols import Finetune
 from mae.config.schema.roots import FinetuneConfig
 from mae.config.schema.training import CsvLogger
 from mae.data.datamodule import ImageData
-from mae.data.source import evenly_spaced
+from mae.data.source import drawn
 from mae.downstream.starting_weights import model_of
 from mae.evaluation.classification_scores import paired_right, read_right, write_predictions
 from mae.evaluation.frozen.features import extract_features, raw_pixels
@@ -33,11 +32,8 @@ PREFIXES = ("random_", "pixels_")
 
 def random_config(setting: Setting[FinetuneConfig], encoder: Backbone) -> FinetuneConfig:
     """Return the config of the same run from random weights, nested in the run folder."""
-    config = setting.config.model_copy(deep=True)
-    config.run_dir = str(setting.folder.path / BASELINE)
-    config.checkpoint, config.model = None, model_of(encoder)
-    if isinstance(config.protocol, Finetune):
-        config.protocol = from_scratch(config.protocol)
+    config = from_scratch(setting.config, encoder.depth, encoder.width)
+    config.run_dir, config.model = str(setting.folder.path / BASELINE), model_of(encoder)
     config.baselines, config.trainer.progress, config.logger = False, False, CsvLogger(name="csv")
     return config
 
@@ -70,7 +66,7 @@ def classify_pixels(
     )
     fit = fit_logistic(train, val, len(classes))
     if path is not None:
-        names = [source.name(int(index)) for index in evenly_spaced(len(source), PIXEL_IMAGES)]
+        names = [source.name(int(index)) for index in drawn(len(source), PIXEL_IMAGES)]
         write_predictions(path, names, scored[1], fit.predict(scored[0]), classes)
     return {
         "pixels_top1": fit.accuracy(scored),

@@ -13,6 +13,7 @@ from torch import Tensor
 from mae.config.schema.protocols import Features
 from mae.config.schema.roots import FinetuneConfig
 from mae.data.datamodule import ImageData
+from mae.data.source import thinned
 from mae.downstream.frozen_tables import (
     PIXELS,
     PRETRAINED,
@@ -24,7 +25,7 @@ from mae.downstream.frozen_tables import (
     verdicts,
     write_few_shot,
 )
-from mae.downstream.labelled_data import choose_by_data, extract_split, require_one_device, thinned
+from mae.downstream.labelled_data import choose_by_data, extract_split, require_one_device
 from mae.downstream.starting_weights import build_encoder, model_of, read_starting_checkpoint
 from mae.downstream.tasks.registry import create_task
 from mae.evaluation.frozen.features import frozen, raw_pixels

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import lightning as L
-import numpy as np
 from torch import Tensor
 
 from mae.checkpoints.format import Checkpoint
@@ -16,7 +15,7 @@ from mae.config.composing import load_preset
 from mae.config.schema.roots import FinetuneConfig
 from mae.data.datamodule import ImageData
 from mae.data.inspection import Inspection, inspect_images
-from mae.data.source import Source, Subset
+from mae.data.source import Source
 from mae.data.splits import Splits
 from mae.data.statistics import pixel_tensors
 from mae.downstream.starting_weights import follow_checkpoint
@@ -77,16 +76,6 @@ def extract_split(
     mean, std = (values.to(device) for values in pixel_tensors(options.mean, options.std))
     with trainer.precision_plugin.forward_context():
         return extract_features(data.evaluation_loader(source), features, mean, std)
-
-
-def thinned(source: Source, most: int) -> Source:
-    """Return up to ``most`` images of a source, drawn at random, the same ones in every run.
-
-    Not every n-th: where the classes take turns, a stride would miss some.
-    """
-    if len(source) <= most:
-        return source
-    return Subset(source, np.sort(np.random.default_rng(0).permutation(len(source))[:most]))
 
 
 def describe_splits(train: str, splits: Splits) -> str:

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 import mae
-from mae.data.source import Source
+from mae.data.source import Source, thinned
 from mae.data.sources.bundled import digits
-from mae.downstream.labelled_data import thinned
 from mae.evaluation.frozen.summary import measure_frozen
 from tests.data.drawing import write_folder
 from tests.report.test_page import assert_self_contained, outline

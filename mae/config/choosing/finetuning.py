@@ -6,7 +6,7 @@ import math
 
 from mae.config.choices import Choices, Machine, multiple, rounded
 from mae.config.choosing.budget import WIDE, multiply_adds_of
-from mae.config.choosing.pretraining import choose_pace
+from mae.config.choosing.pretraining import choose_pace, warmup
 from mae.config.schema.protocols import Finetune
 from mae.config.schema.roots import FinetuneConfig
 from mae.data.reading.augment import can_augment
@@ -21,7 +21,7 @@ MANY_STEPS = 2000
 """Of a fine-tuning, beyond which batches grow."""
 LEAST_STEPS = 400
 """Of a fine-tuning in all: 200 epochs of 10 images would be 200."""
-TUNING_MINUTES = 5
+TUNING_MINUTES = 3
 """Of a fine-tuning on two CPU cores, where epochs are not given."""
 PAPER_WIDTH = 768
 """From which on an encoder is fine-tuned at the paper's rates: narrower ones are pretrained for less, and have more to learn."""
@@ -58,12 +58,29 @@ def choose_finetuning(
         width: D of the encoder.
     """
     config = choices.config
-    name = config.protocol.name
-    linear = name == "linear_probe"
     if isinstance(config.protocol, Finetune):
         _choose_head(choices, config.protocol, alone=(config.batch_size or count) < 2 * shares)
-    tuned = name in TUNED
     affordable = MOST_EPOCHS if machine.accelerated else _affordable(count, 3 * cost, width)
+    batch = _choose_batch(choices, count, machine, shares, affordable)
+    epochs = _choose_epochs(choices, count, machine, affordable)
+    if config.optim.name == "lars":
+        _choose_lars_rate(choices, count, epochs)
+    else:
+        _choose_rate(choices, batch, width)
+    if choices.get("protocol.head_start") == "solved":
+        warmup = round(epochs * TUNING_WARMUP, 3)
+        choices.fill("optim.warmup_epochs", warmup, "a fifth of the run: the head is solved already")
+    choose_pace(choices, epochs)
+    if config.protocol.name in TUNED:
+        _choose_augmentation(choices, count, epochs)
+
+
+def _choose_batch(
+    choices: Choices[FinetuneConfig], count: int, machine: Machine, shares: int, affordable: float
+) -> int:
+    """Choose and return the batch size; ``affordable`` are the epochs that the budget pays for."""
+    config = choices.config
+    tuned = config.protocol.name in TUNED
     size = min(count, (1024 if machine.accelerated else 256) if count > 1024 else 64)
     reason = f"{count:,} labelled images"
     if tuned and (count < FEW_LABELS or not machine.accelerated):
@@ -74,41 +91,49 @@ def choose_finetuning(
     pairs = tuned and (count >= MANY_LABELS or choices.get("protocol.mixup") or choices.get("protocol.cutmix"))
     normalised = choices.get("protocol.head_norm") == "batch"
     unit = 2 * shares if (pairs or (normalised and size < 2 * shares)) and count >= 2 * shares else shares
-    batch = choices.fill("batch_size", multiple(size, unit), reason)
-    steps = max(1, count // batch)
+    return int(choices.fill("batch_size", multiple(size, unit), reason))
+
+
+def _choose_epochs(choices: Choices[FinetuneConfig], count: int, machine: Machine, affordable: float) -> int:
+    """Choose and return the epochs, for the batch size of the config."""
+    config = choices.config
+    linear, tuned = config.protocol.name == "linear_probe", config.protocol.name in TUNED
+    steps = max(1, count // config.batch_size)
     if tuned and affordable * steps < LEAST_STEPS:
         epochs, reason = math.ceil(LEAST_STEPS / steps), f"{LEAST_STEPS} steps, of {count:,} labelled images"
     elif tuned and not machine.accelerated:
-        epochs, reason = (
-            max(1, round(affordable)),
-            f"about {TUNING_MINUTES} minutes on two cores, {MOST_EPOCHS} at most",
-        )
+        epochs = max(1, round(affordable))
+        reason = f"about {TUNING_MINUTES} minutes on two cores, {MOST_EPOCHS} at most"
     elif count < FEW_LABELS:
         epochs, reason = 300 if linear else 200, "few labels make short epochs"
     elif machine.accelerated:
         epochs, reason = (90, "the paper's") if linear else (rounded(20e6 / count, 50, 100), "the papers' 50 to 100")
     else:
         most = 90 if linear else 100
-        epochs, reason = (
-            rounded(0.25e6 / count, 10, most),
-            f"a quarter million images seen on a CPU, within 10 to {most} epochs",
-        )
-    epochs = choices.fill("epochs", epochs, reason)
-    if config.optim.name == "lars":
-        _choose_lars_rate(choices, count, epochs)
+        epochs = rounded(0.25e6 / count, 10, most)
+        reason = f"a quarter million images seen on a CPU, within 10 to {most} epochs"
+    return int(choices.fill("epochs", epochs, reason))
+
+
+def _choose_rate(choices: Choices[FinetuneConfig], batch: int, width: int) -> None:
+    """Choose base_lr for AdamW or SGD."""
+    config = choices.config
+    name, optimizer = config.protocol.name, config.optim.name
+    if name in TUNED and optimizer == "adamw":
+        peak = tuning_rate(width, scratch=config.checkpoint is None)
     else:
-        peak = {"adamw": 2e-2 if linear else 1e-3, "sgd": 0.1}.get(config.optim.name, 1e-3)
-        if tuned and config.optim.name == "adamw" and config.checkpoint is not None:
-            peak = TUNING_RATE[width < WIDE]
-        rate = float(f"{peak * 256 / batch:.2g}")
-        choices.fill("optim.base_lr", rate, f"a rate of {peak:g} for {name} with {config.optim.name}")
-    if choices.get("protocol.head_start") == "solved":
-        choices.fill(
-            "optim.warmup_epochs", round(epochs * TUNING_WARMUP, 3), "a fifth of the run: the head is solved already"
-        )
-    choose_pace(choices, epochs)
-    if tuned:
-        _choose_augmentation(choices, count, epochs)
+        peak = {"adamw": 2e-2 if name == "linear_probe" else 1e-3, "sgd": 0.1}.get(optimizer, 1e-3)
+    choices.fill("optim.base_lr", base_rate(peak, batch), f"a rate of {peak:g} for {name} with {optimizer}")
+
+
+def tuning_rate(width: int, *, scratch: bool) -> float:
+    """Return the peak learning rate of AdamW for an encoder of this width, pretrained or from scratch."""
+    return TUNING_RATE[False] if scratch else TUNING_RATE[width < WIDE]
+
+
+def base_rate(peak: float, batch: int) -> float:
+    """Return the base_lr that gives this peak at this batch size, to two digits."""
+    return float(f"{peak * 256 / batch:.2g}")
 
 
 def _affordable(count: int, cost: float, width: int) -> float:
@@ -125,16 +150,22 @@ def choose_layer_decay(choices: Choices[FinetuneConfig], depth: int, width: int)
         width: D.
     """
     if not depth:
-        choices.fill("protocol.layer_decay", 1.0, "no layers to tell apart")
+        reason = "no layers to tell apart"
     elif choices.config.checkpoint is None:
-        choices.fill("protocol.layer_decay", 1.0, "from scratch all layers have as far to go")
+        reason = "from scratch all layers have as far to go"
     elif width >= PAPER_WIDTH:
-        choices.fill("protocol.layer_decay", 0.75, "the paper's")
+        reason = "the paper's"
     else:
-        decay = round(FIRST_LAYER ** (1 / (depth + 1)), 3)
-        choices.fill(
-            "protocol.layer_decay", decay, f"the embeddings learn at {FIRST_LAYER:g} of the rate of the last layer"
-        )
+        reason = f"the embeddings learn at {FIRST_LAYER:g} of the rate of the last layer"
+    decay = layer_decay(depth, width, scratch=choices.config.checkpoint is None)
+    choices.fill("protocol.layer_decay", decay, reason)
+
+
+def layer_decay(depth: int, width: int, *, scratch: bool) -> float:
+    """Return the factor between the learning rates of a layer and the next, see ``choose_layer_decay``."""
+    if not depth or scratch:
+        return 1.0
+    return 0.75 if width >= PAPER_WIDTH else round(float(FIRST_LAYER ** (1 / (depth + 1))), 3)
 
 
 def _choose_head(choices: Choices[FinetuneConfig], protocol: Finetune, alone: bool) -> None:
@@ -151,15 +182,32 @@ def _choose_head(choices: Choices[FinetuneConfig], protocol: Finetune, alone: bo
     choices.fill("protocol.head_rate", chosen["head_rate"], f"the head starts {start}")
 
 
-def from_scratch(protocol: Finetune) -> Finetune:
-    """Return a protocol as it is fair to the same network from scratch.
+def from_scratch(config: FinetuneConfig, depth: int, width: int) -> FinetuneConfig:
+    """Return the config of the same run as it is fair to the same network from scratch.
 
-    A solved head is what features worth it begin with, and layers that are all at random have as far to go. What stands before
-    the head stays: a BatchNorm may be none because a device sees one image at a time.
+    A solved head is what features worth it begin with, and layers that are all at random have as far to go: head, rate, warm-up
+    and layer decay become those that a run from scratch chooses, each where it has the value that a pretrained one chooses.
+    Batches, epochs and augmentation stay, and so does what stands before the head: a BatchNorm may be none because a device sees
+    one image at a time.
+
+    Args:
+        config: Of the run from a checkpoint, complete.
+        depth: Of the encoder.
+        width: D.
     """
-    if protocol.head_start != "solved":
-        return protocol
-    return protocol.model_copy(update=SCRATCH_HEAD | {"head_norm": protocol.head_norm, "layer_decay": 1.0})
+    config = config.model_copy(deep=True, update={"checkpoint": None})
+    protocol, optim = config.protocol, config.optim
+    if not isinstance(protocol, Finetune) or protocol.head_start != "solved":
+        return config
+    config.protocol = protocol.model_copy(update=SCRATCH_HEAD | {"head_norm": protocol.head_norm})
+    if protocol.layer_decay == layer_decay(depth, width, scratch=False):
+        config.protocol.layer_decay = layer_decay(depth, width, scratch=True)
+    assert config.epochs is not None and config.batch_size is not None, "complete"
+    if optim.name == "adamw" and optim.base_lr == base_rate(tuning_rate(width, scratch=False), config.batch_size):
+        optim.base_lr = base_rate(tuning_rate(width, scratch=True), config.batch_size)
+    if optim.warmup_epochs == round(config.epochs * TUNING_WARMUP, 3):
+        optim.warmup_epochs = warmup(config.epochs)
+    return config
 
 
 def choose_baselines(choices: Choices[FinetuneConfig], count: int, machine: Machine) -> None:

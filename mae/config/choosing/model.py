@@ -9,22 +9,34 @@ from mae.config.choices import Choice, Choices, Machine
 from mae.config.schema.roots import PretrainConfig
 from mae.data.inspection import Inspection
 
+SIZES = ((24, 16), (32, 28), (48, 32), (112, 64))
+"""Images of fewer pixels than the first are seen at the second."""
+PHOTOGRAPH = 224
+"""Size at which larger ones are seen; the paper's."""
+SMALL_PHOTOGRAPH = 128
+"""The same by a model that is chosen for a CPU: 64 patches of 16 pixels, not 196."""
 
-def preset_for(side: int, count: int, machine: Machine) -> tuple[str, int, str]:
-    """Return (model preset, image size, reason) for images of this short side in pixels."""
-    if side < 24:
-        return "digits", 16, f"images of {side} px"
-    if side < 32:
-        return "small_28", 28, f"images of {side} px"
-    if side < 48:
-        return "small_32", 32, f"images of {side} px"
-    if side < 112:
-        return "small_64", 64, f"images of {side} px"
+
+def preset_for(side: int, count: int, machine: Machine) -> tuple[str, str]:
+    """Return (model preset, reason) for images of this short side in pixels."""
+    size = size_for(side, small=not machine.accelerated)
+    if size == 16:
+        return "digits", f"images of {side} px"
     if not machine.accelerated:
-        return "tiny", 224, f"photographs of {side} px, without an accelerator"
+        return (
+            f"micro_{size}",
+            f"images of {side} px, without an accelerator: in the same time it learns more than a larger one",
+        )
+    if size < PHOTOGRAPH:
+        return f"small_{size}", f"images of {side} px"
     if count < 100_000:
-        return "small", 224, f"{count:,} photographs of {side} px: fewer than 100,000 do not fill a larger model"
-    return "base", 224, f"{count:,} photographs of {side} px"
+        return "small", f"{count:,} photographs of {side} px: fewer than 100,000 do not fill a larger model"
+    return "base", f"{count:,} photographs of {side} px"
+
+
+def size_for(side: int, *, small: bool) -> int:
+    """Return the size in pixels at which images of this short side are seen, photographs smaller by a ``small`` model."""
+    return next((size for limit, size in SIZES if side < limit), SMALL_PHOTOGRAPH if small else PHOTOGRAPH)
 
 
 def choose_images_and_model(
@@ -34,11 +46,12 @@ def choose_images_and_model(
     config = choices.config
     given = config.data.image_size
     side = look.short_side if given is None else (given if isinstance(given, int) else min(given))
-    preset, size, reason = preset_for(side, look.count, machine)
-    choices.fill("data.image_size", size, reason)
+    preset, reason = preset_for(side, look.count, machine)
+    own = config.model.title is None
+    choices.fill("data.image_size", size_for(side, small=own and not machine.accelerated), f"images of {side} px")
     seen = {1: "every image looked at is grey", 3: "colour among the images looked at"}
     choices.fill("data.channels", look.channels, seen.get(look.channels, "what the images hold"))
-    if config.model.title is None:
+    if own:
         choices.made.append(Choice("model", preset, reason))
         for key, value in load_preset(preset).items():
             if getattr(config.model, key, None) is None:
@@ -52,7 +65,7 @@ def decoder_sizes(width: int) -> tuple[int, int, int]:
     if width >= 768:
         return 512, 8, 16
     if width <= 128:
-        return 64, 2, 4
+        return 64, 2 if width <= 96 else 1, 4
     own = {384: (256, 8, 8), 192: (192, 4, 3)}
     heads = max(1, round(width / 64))
     return own.get(width, (32 * heads, 4, heads))

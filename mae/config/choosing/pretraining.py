@@ -10,7 +10,7 @@ from mae.config.choosing.budget import DEFAULT_MINUTES, MOST_EPOCHS, WIDE, Pace,
 from mae.config.schema.roots import PretrainConfig
 
 PAPER_BASE_LR = 1.5e-4
-FEWEST_STEPS = 500
+FEWEST_STEPS = 4000
 """Of a run on a CPU, for which batches are made smaller: many small steps teach more in the same time than few large ones."""
 SMALLEST_BATCH = 32
 """To which they are: smaller ones cost more time an image."""
@@ -103,8 +103,13 @@ def _choose_rate(choices: Choices[PretrainConfig]) -> None:
 
 def choose_pace(choices: Choices[Any], epochs: int) -> None:
     """Choose how long the run warms up, and how often it is validated."""
-    choices.fill("optim.warmup_epochs", round(epochs * 0.05, 3), "5% of the run, as the paper's 40 of 800 epochs")
+    choices.fill("optim.warmup_epochs", warmup(epochs), "5% of the run, as the paper's 40 of 800 epochs")
     choices.fill("trainer.validate_every", validation_pace(epochs), "about 20 validations, the last at the end")
+
+
+def warmup(epochs: int) -> float:
+    """Return the epochs in which a run of so many warms up."""
+    return round(epochs * 0.05, 3)
 
 
 def validation_pace(epochs: int) -> int:

@@ -11,7 +11,8 @@ from torch import nn
 from mae.config.schema.protocols import Finetune
 from mae.config.schema.roots import FinetuneConfig
 from mae.data.datamodule import ImageData
-from mae.downstream.labelled_data import extract_split, thinned
+from mae.data.source import thinned
+from mae.downstream.labelled_data import extract_split
 from mae.evaluation.frozen.logistic import LogisticFit, fit_logistic
 from mae.models.heads import LinearHead, keep_statistics
 from mae.run.setting import Setting

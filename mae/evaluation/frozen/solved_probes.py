@@ -31,8 +31,8 @@ class ValidationImages:
 
     Attributes:
         data: Its ``train`` votes and is learned from, its ``val`` is classified; the test split is not touched.
-        bank: Training images, at most, evenly spread.
-        queries: Validation images, at most, evenly spread.
+        bank: Training images, at most, drawn at random.
+        queries: Validation images, at most, drawn at random.
     """
 
     data: ImageData

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mae.data.source import drawn
 from mae.evaluation.classification_scores import share_right
 from mae.evaluation.frozen.clustering import ClusteringScores, measure_clustering
 from mae.evaluation.frozen.features import whitened
@@ -164,6 +165,5 @@ def _checked_and_thinned(name: str, labelled: Labelled, most: int, notes: list[s
     if len(labels) <= most:
         return features, labels
     notes.append(f"{most:,} of the {len(labels):,} {name} images were used, drawn at random.")
-    # Not every n-th: where the classes take turns, a stride would miss some. The seed is fixed, so that encoders can be compared.
-    kept = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))[:most]
+    kept = torch.from_numpy(drawn(len(labels), most))
     return features[kept], labels[kept]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mae.config.choices import Machine
-from mae.config.choosing.budget import MOST_EPOCHS, Pace
+from mae.config.choosing.budget import DEFAULT_MINUTES, MOST_EPOCHS, MULTIPLY_ADDS, Pace
 from mae.config.choosing.pretraining import FEWEST_STEPS, SMALLEST_BATCH, choose_batch, choose_length
 from tests.config.choosing.composed import choices_of
 
@@ -47,20 +47,21 @@ def test_a_default_run_is_bounded_and_takes_many_steps(cost: float, count: int) 
     choose_length(choices, count, LAPTOP, cost=cost)
     config = choices.config
     assert 1 <= config.epochs <= MOST_EPOCHS
-    whole_epoch = count * cost > 27e12  # one is the least
-    assert whole_epoch or config.epochs * count * cost <= 27e12 * 1.5
+    budget = DEFAULT_MINUTES * MULTIPLY_ADDS
+    whole_epoch = count * cost > budget  # one is the least
+    assert whole_epoch or config.epochs * count * cost <= budget * 1.5
     if config.batch_size > SMALLEST_BATCH:
         assert config.epochs * count // config.batch_size >= FEWEST_STEPS
 
 
 def test_the_same_budget_is_more_images_of_a_smaller_model() -> None:
     seen = []
-    for model, cost in (("digits", 11.8e6), ("small_28", 23e6), ("small_64", 625e6)):
+    for model, cost in (("digits", 11.8e6), ("micro_64", 76e6), ("small_64", 625e6)):
         choices = choices_of("pretrain", f"model={model}")
         choose_batch(choices, 5_000, LAPTOP, cost=cost)
         choose_length(choices, 5_000, LAPTOP, cost=cost)
         seen.append(choices.config.epochs)
-    assert seen == [MOST_EPOCHS, 141, 9]
+    assert seen == [MOST_EPOCHS, 77, 13]
 
 
 def test_a_timed_run_has_the_epochs_that_were_timed_and_says_how() -> None:

@@ -22,7 +22,6 @@ from mae.config.choosing.finetuning import (
 )
 from mae.config.composing import compose
 from mae.config.reading import leaves
-from mae.config.schema.protocols import Finetune
 from tests.config.choosing.composed import choices_of
 
 LAPTOP = Machine(accelerated=False, cores=4)
@@ -131,17 +130,29 @@ def test_a_pretrained_encoder_and_one_at_random_get_heads_of_their_own() -> None
     assert (own["protocol.head_norm"], own["protocol.head_start"]) == ("none", PRETRAINED_HEAD["head_start"])
 
 
-def test_the_same_network_from_scratch_gets_a_head_that_is_fair_to_it() -> None:
-    def protocol(*overrides: str) -> Finetune:
-        found = compose("finetune", ["protocol=finetune", *overrides]).protocol
-        assert isinstance(found, Finetune)
-        return found
+@pytest.mark.parametrize("width", [128, 192])
+def test_the_same_network_from_scratch_gets_what_is_fair_to_it(width: int) -> None:
+    """The nested baseline is what checkpoint=null would choose, for the batches and epochs of the run."""
+    given = ("protocol=finetune", "batch_size=50", "epochs=30", "protocol.head_norm=none", "protocol.ema=0.9")
+    chosen = {}
+    for checkpoint in ("runs/pretrain", None):
+        choices = choices_of("finetune", *given)
+        choices.config.checkpoint = checkpoint
+        choose_finetuning(choices, 1000, LAPTOP, width=width)
+        choose_layer_decay(choices, 4, width)
+        chosen[checkpoint] = choices.config
+    pretrained, scratch = chosen["runs/pretrain"], chosen[None]
+    assert pretrained != scratch
+    assert from_scratch(pretrained, 4, width) == scratch
 
-    solved = from_scratch(protocol("protocol.head_start=solved", "protocol.head_norm=none", "protocol.ema=0.9"))
-    assert (solved.head_start, solved.head_rate) == (SCRATCH_HEAD["head_start"], SCRATCH_HEAD["head_rate"])
-    assert (solved.head_norm, solved.ema) == ("none", 0.9)  # what is not of the head's start stays
-    papers = protocol("experiment=mae_base_finetune")
-    assert from_scratch(papers) == papers
+    pretrained.optim.base_lr, pretrained.optim.warmup_epochs = 7e-3, 3.0
+    same = from_scratch(pretrained, 4, width)
+    assert (same.optim.base_lr, same.optim.warmup_epochs) == (7e-3, 3.0), "given for both"
+
+
+def test_a_papers_recipe_is_the_same_from_scratch() -> None:
+    papers = compose("finetune", ["experiment=mae_base_finetune", "checkpoint=runs/pretrain"])
+    assert from_scratch(papers, 12, 768) == papers.model_copy(update={"checkpoint": None})
 
 
 @pytest.mark.parametrize(

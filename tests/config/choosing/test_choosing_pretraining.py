@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mae.config.choices import Choices, Machine
 from mae.config.choosing.finetuning import choose_finetuning
 from mae.config.choosing.images import choose_loading
-from mae.config.choosing.model import choose_decoder, choose_images_and_model, decoder_sizes, preset_for
+from mae.config.choosing.model import choose_decoder, choose_images_and_model, decoder_sizes, preset_for, size_for
 from mae.config.choosing.pretraining import choose_batch, choose_length, validation_pace
 from mae.config.composing import load_preset
 from mae.config.reading import leaves
@@ -118,13 +118,13 @@ def test_images_in_memory_need_no_workers_on_a_cpu() -> None:
     assert chosen(DIGITS, LAPTOP)[0]["data.num_workers"] == 0
 
 
-@pytest.mark.parametrize("machine", [LAPTOP, SERVER])
-def test_drawings_and_photographs_get_different_recipes(machine: Machine) -> None:
+@pytest.mark.parametrize(("machine", "size"), [(LAPTOP, 128), (SERVER, 224)])
+def test_drawings_and_photographs_get_different_recipes(machine: Machine, size: int) -> None:
     drawings, photographs = chosen(DRAWINGS, machine)[0], chosen(PHOTOGRAPHS, machine)[0]
-    for key in ("data.image_size", "data.channels", "model.patch_size", "model.width", "batch_size"):
+    for key in ("data.image_size", "data.channels", "model.patch_size", "batch_size"):
         assert drawings[key] != photographs[key], key
     assert (drawings["data.image_size"], drawings["data.channels"]) == (28, 1)
-    assert (photographs["data.image_size"], photographs["model.patch_size"]) == (224, 16)
+    assert (photographs["data.image_size"], photographs["model.patch_size"]) == (size, 16)
     assert photographs["data.min_scale"] == 0.2
 
 
@@ -187,7 +187,8 @@ def test_later_choices_follow_from_given_values() -> None:
 
 DECODERS = {
     "digits": (64, 2, 4),
-    "small_28": (64, 2, 4),
+    "micro_64": (64, 1, 4),
+    "small_28": (64, 1, 4),
     "small_32": (192, 4, 3),
     "small_64": (192, 4, 3),
     "tiny": (192, 4, 3),
@@ -215,7 +216,7 @@ def test_the_decoder_follows_the_encoders_width() -> None:
 @given(st.integers(1, 4096))
 def test_a_decoder_is_never_wider_than_it_should_be(width: int) -> None:
     wide, depth, heads = decoder_sizes(width)
-    assert wide % heads == 0 and 64 <= wide <= 512 and 2 <= depth <= 8
+    assert wide % heads == 0 and 64 <= wide <= 512 and 1 <= depth <= 8
 
 
 @given(st.integers(1, 50))
@@ -228,6 +229,15 @@ def test_a_batch_that_nobody_chose_divides_among_the_devices(shares: int) -> Non
     assert second.config.batch_size % shares == 0
 
 
-def test_no_preset_asks_for_a_size_far_above_the_images() -> None:
+@pytest.mark.parametrize("machine", [SERVER, LAPTOP])
+def test_every_preset_fits_its_images(machine: Machine) -> None:
     for side in range(8, 400):
-        assert preset_for(side, 1000, SERVER)[1] <= 2 * side
+        name, size = preset_for(side, 1000, machine)[0], size_for(side, small=not machine.accelerated)
+        assert size <= 2 * side
+        assert size % preset(name)["patch_size"] == 0
+
+
+def test_a_model_that_is_given_sees_photographs_as_the_paper_does() -> None:
+    assert chosen(PHOTOGRAPHS, LAPTOP)[0]["data.image_size"] == 128
+    assert chosen(PHOTOGRAPHS, LAPTOP, "model=tiny")[0]["data.image_size"] == 224
+    assert chosen(PHOTOGRAPHS, SERVER)[0]["data.image_size"] == 224
