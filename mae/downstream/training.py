@@ -42,7 +42,7 @@ def prepare_training(config: FinetuneConfig, overrides: Sequence[str] = ()) -> D
     check_classes(setting, labelled.classes)
 
     encoder, report = build_encoder(config, checkpoint)
-    task.choose(setting, encoder, look.count, pretrained=checkpoint is not None)
+    task.choose(setting, encoder, look.count, len(labelled.splits.val), pretrained=checkpoint is not None)
     if isinstance(config.protocol, Tuning):
         choose_layer_decay(setting.choices, encoder.depth, encoder.width)
     task.check_batches(setting, encoder, look.count)

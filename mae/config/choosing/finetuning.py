@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from mae.config.choices import Choices, Machine, multiple, rounded
-from mae.config.choosing.budget import WIDE, multiply_adds_of
+from mae.config.choosing.budget import VALIDATIONS, WIDE, multiply_adds_of
 from mae.config.choosing.pretraining import choose_pace, warmup
 from mae.config.schema.protocols import Finetune
 from mae.config.schema.roots import FinetuneConfig
@@ -23,6 +23,10 @@ LEAST_STEPS = 400
 """Of a fine-tuning in all: 200 epochs of 10 images would be 200."""
 TUNING_MINUTES = 3
 """Of a fine-tuning on two CPU cores, where epochs are not given."""
+VALIDATING = 0.3
+"""Of a fine-tuning's time, at most, for validations: 50 labelled images beside 5,000 of validation would be validated for longer."""
+FEWEST_VALIDATIONS = 5
+"""That choose the best epoch all the same."""
 PAPER_WIDTH = 768
 """From which on an encoder is fine-tuned at the paper's rates: narrower ones are pretrained for less, and have more to learn."""
 FIRST_LAYER = 0.5
@@ -46,6 +50,7 @@ def choose_finetuning(
     *,
     cost: float = 0.0,
     width: int = WIDE,
+    validated: int = 0,
 ) -> None:
     """Choose batch size, epochs, learning rate and augmentation.
 
@@ -56,6 +61,7 @@ def choose_finetuning(
         shares: Divide the batch.
         cost: Multiply-adds of encoding an image, which the length of a fine-tuning on a CPU follows from.
         width: D of the encoder.
+        validated: Images of the validation split, each a forward pass, a third of a training step.
     """
     config = choices.config
     if isinstance(config.protocol, Finetune):
@@ -70,9 +76,12 @@ def choose_finetuning(
     if choices.get("protocol.head_start") == "solved":
         warmup = round(epochs * TUNING_WARMUP, 3)
         choices.fill("optim.warmup_epochs", warmup, "a fifth of the run: the head is solved already")
-    choose_pace(choices, epochs)
     if config.protocol.name in TUNED:
+        times = round(3 * VALIDATING * count * epochs / max(1, validated))
+        choose_pace(choices, epochs, min(VALIDATIONS, max(FEWEST_VALIDATIONS, times)))
         _choose_augmentation(choices, count, epochs)
+    else:
+        choose_pace(choices, epochs)
 
 
 def _choose_batch(

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from mae.config.choices import Choices, Machine, multiple, rounded
-from mae.config.choosing.budget import DEFAULT_MINUTES, MOST_EPOCHS, WIDE, Pace, multiply_adds_of
+from mae.config.choosing.budget import DEFAULT_MINUTES, MOST_EPOCHS, VALIDATIONS, WIDE, Pace, multiply_adds_of
 from mae.config.schema.roots import PretrainConfig
 
 PAPER_BASE_LR = 1.5e-4
@@ -101,10 +101,11 @@ def _choose_rate(choices: Choices[PretrainConfig]) -> None:
     choices.fill("optim.base_lr", rate, f"{what}: a rate of {peak:g} at 256 images, by the root of the batch elsewhere")
 
 
-def choose_pace(choices: Choices[Any], epochs: int) -> None:
+def choose_pace(choices: Choices[Any], epochs: int, validations: int = VALIDATIONS) -> None:
     """Choose how long the run warms up, and how often it is validated."""
     choices.fill("optim.warmup_epochs", warmup(epochs), "5% of the run, as the paper's 40 of 800 epochs")
-    choices.fill("trainer.validate_every", validation_pace(epochs), "about 20 validations, the last at the end")
+    reason = f"about {validations} validations, the last at the end"
+    choices.fill("trainer.validate_every", validation_pace(epochs, validations), reason)
 
 
 def warmup(epochs: int) -> float:
@@ -112,15 +113,16 @@ def warmup(epochs: int) -> float:
     return round(epochs * 0.05, 3)
 
 
-def validation_pace(epochs: int) -> int:
-    """Return the epochs between validations: 14 to 28 of them in a run, evenly if that can be, else as near to 20 as can be.
+def validation_pace(epochs: int, wanted: int = VALIDATIONS) -> int:
+    """Return the epochs between validations: 14 to 28 of them where 20 are wanted, evenly if that can be, else as near as can be.
 
     The last epoch is validated in any case, see ``LastValidation``.
     """
-    counts = {every: math.ceil(epochs / every) for every in range(1, epochs // 14 + 1)}
-    fitting = {every: count for every, count in counts.items() if 14 <= count <= 28}
+    least, most = math.ceil(0.7 * wanted), math.floor(1.4 * wanted)
+    counts = {every: math.ceil(epochs / every) for every in range(1, epochs // least + 1)}
+    fitting = {every: count for every, count in counts.items() if least <= count <= most}
     even = {every: count for every, count in fitting.items() if epochs % every == 0}
-    return min(even or fitting or {1: epochs}, key=lambda every: abs(counts.get(every, 20) - 20))
+    return min(even or fitting or {1: epochs}, key=lambda every: abs(counts.get(every, wanted) - wanted))
 
 
 def _power_of_two(number: int) -> int:

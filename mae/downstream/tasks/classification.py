@@ -70,10 +70,13 @@ class Classification(Task[ClassificationModule]):
         match_classes(splits.train.classes, classes, self.config.data.source)
         return _labelled(splits)
 
-    def choose(self, setting: Setting[FinetuneConfig], encoder: Backbone, count: int, pretrained: bool) -> None:
+    def choose(
+        self, setting: Setting[FinetuneConfig], encoder: Backbone, count: int, validated: int, pretrained: bool
+    ) -> None:
         """Choose batch size, epochs, learning rate, augmentation and baselines for ``count`` labelled images."""
         cost = multiply_adds(encoder, torch.zeros(1, encoder.in_channels, *encoder.image_size))
-        choose_finetuning(setting.choices, count, setting.machine, setting.shares, cost=cost, width=encoder.width)
+        sizes = {"cost": cost, "width": encoder.width, "validated": validated}
+        choose_finetuning(setting.choices, count, setting.machine, setting.shares, **sizes)
         choose_baselines(setting.choices, count, setting.machine)
 
     def check_batches(self, setting: Setting[FinetuneConfig], encoder: Backbone, count: int) -> None:

@@ -91,7 +91,9 @@ class Segmentation(Task[SegmentationModule]):
     def _open_masks(self, setting: Setting[FinetuneConfig]) -> tuple[Splits, MaskInspection]:
         return open_masks(open_splits(**self.config.data.model_dump(), run_dir=setting.folder.path))
 
-    def choose(self, setting: Setting[FinetuneConfig], encoder: Backbone, count: int, pretrained: bool) -> None:
+    def choose(
+        self, setting: Setting[FinetuneConfig], encoder: Backbone, count: int, validated: int, pretrained: bool
+    ) -> None:
         """Choose batch size, epochs, learning rate and baselines for ``count`` images with masks."""
         choose_segmentation(setting.choices, count, setting.machine, setting.shares, pretrained)
 

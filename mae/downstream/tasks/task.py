@@ -115,8 +115,10 @@ class Task(ABC, Generic[M]):
         """
 
     @abstractmethod
-    def choose(self, setting: Setting[FinetuneConfig], encoder: Backbone, count: int, pretrained: bool) -> None:
-        """Choose batch size, epochs, learning rate and baselines for ``count`` labelled images."""
+    def choose(
+        self, setting: Setting[FinetuneConfig], encoder: Backbone, count: int, validated: int, pretrained: bool
+    ) -> None:
+        """Choose batch size, epochs, learning rate and baselines for ``count`` labelled images, ``validated`` of validation."""
 
     def check_batches(self, setting: Setting[FinetuneConfig], encoder: Backbone, count: int) -> None:
         """Raise a ValueError where the protocol cannot work with the batches of a device; ``count`` images are there."""

@@ -150,6 +150,18 @@ def test_the_same_network_from_scratch_gets_what_is_fair_to_it(width: int) -> No
     assert (same.optim.base_lr, same.optim.warmup_epochs) == (7e-3, 3.0), "given for both"
 
 
+def test_validation_costs_less_than_what_it_chooses_from() -> None:
+    def pace(count: int, validated: int, *overrides: str) -> int:
+        choices = choices_of("finetune", *(overrides or ("protocol=finetune", "batch_size=10", "epochs=200")))
+        choose_finetuning(choices, count, LAPTOP, validated=validated)
+        return int(choices.config.trainer.validate_every)
+
+    assert pace(50, 100) == 10  # 20 of them take a fifteenth of the time
+    assert pace(50, 1000) == 20  # 9 and 10 would be in time
+    assert pace(50, 5000) == 40  # never fewer than 5
+    assert pace(50, 5000, "protocol=linear_probe", "batch_size=10", "epochs=200") == 10  # a probe as ever
+
+
 def test_a_papers_recipe_is_the_same_from_scratch() -> None:
     papers = compose("finetune", ["experiment=mae_base_finetune", "checkpoint=runs/pretrain"])
     assert from_scratch(papers, 12, 768) == papers.model_copy(update={"checkpoint": None})

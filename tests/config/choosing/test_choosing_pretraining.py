@@ -91,6 +91,9 @@ def test_a_run_of_any_length_has_about_twenty_validations() -> None:
         if epochs % 20 == 0:
             assert every == epochs // 20  # just as many, evenly
     assert validation_pace(53) == 3  # a prime number: the last one comes two epochs after the one before
+    for wanted in range(5, 21):
+        counts = [math.ceil(epochs / validation_pace(epochs, wanted)) for epochs in range(wanted, 500)]
+        assert max(abs(count - wanted) for count in counts) <= 0.4 * wanted + 1
 
 
 @given(st.integers(1, 64), st.integers(1, 64), st.integers(1, 8), st.sampled_from([DIGITS, PHOTOGRAPHS]))
