@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 
 from mae.checkpoints.read import read_header
 from mae.config.schema.protocols import Finetune
 from mae.config.schema.roots import FinetuneConfig
 from mae.downstream.baselines import BASELINE, earlier_baselines, random_config
 from mae.downstream.tasks.task import Scored, Task
+from mae.evaluation.paired import paired_difference
 from mae.models.cost import parameters
 from mae.report.page import Figure
 from mae.run.folder import RunFolder
@@ -21,6 +23,7 @@ from mae.run.run import Outcome, Run
 from mae.run.setting import Setting
 from mae.training.callbacks.checkpointing import StoppedError
 from mae.training.callbacks.divergence import DivergedError
+from mae.training.classifying import ClassificationModule
 from mae.training.downstream import DownstreamModule
 
 
@@ -96,25 +99,29 @@ class DownstreamRun(Run):
         self._compare_start()
 
     def _compare_start(self) -> None:
-        """Let ``best.ckpt`` be the start of the run, where it was kept and no epoch did better on validation."""
+        """Let ``best.ckpt`` be the start of the run, where it was kept and no epoch is better by more than a standard error.
+
+        The best of many looks at the same validation images is about that much too good by luck.
+        """
         checkpoints = self.setting.folder.path / "checkpoints"
         start, best = checkpoints / "start.ckpt", checkpoints / "best.ckpt"
         if not start.is_file():
             return
-        better = not best.is_file() or self._validated(start) > self._validated(best)
+        gain = paired_difference(self._right(best), self._right(start)) if best.is_file() else None
         self.trainer.strategy.barrier()
-        if self.trainer.is_global_zero and better:
+        if self.trainer.is_global_zero and (gain is None or gain.mean <= gain.standard_error):
             start.replace(best)
         elif self.trainer.is_global_zero:
             start.unlink()
         self.trainer.strategy.barrier()
 
-    def _validated(self, weights: Path) -> float:
-        """Return what decides between weights, of a checkpoint on validation."""
-        (scores,) = self.trainer.validate(
-            self.module, datamodule=self.data, ckpt_path=weights, weights_only=True, verbose=False
-        )
-        return scores[self.task.monitored]
+    def _right(self, weights: Path) -> Tensor:
+        """Return which validation images (N,) the classifier of a checkpoint has right."""
+        assert isinstance(self.module, ClassificationModule), "a start is kept where a head is solved for"
+        split = self.data.val_dataloader()
+        self.trainer.test(self.module, split, ckpt_path=weights, weights_only=True, verbose=False)
+        logits, labels = self.module.scored
+        return logits.argmax(dim=1) == labels
 
     @property
     def training_results(self) -> Mapping[str, Any]:

@@ -46,6 +46,11 @@ class Difference:
         return "hurt" if self.high < 0 else "no difference"
 
     @property
+    def standard_error(self) -> float:
+        """Of the mean, as the width of the interval has it."""
+        return (self.high - self.low) / (2 * Z)
+
+    @property
     def plain(self) -> list[float]:
         """Mean, lower and upper end, as results.json keeps them."""
         return [self.mean, self.low, self.high]

@@ -24,7 +24,7 @@ LEAST_STEPS = 400
 TUNING_MINUTES = 3
 """Of a fine-tuning on two CPU cores, where epochs are not given."""
 VALIDATING = 0.3
-"""Of a fine-tuning's time, at most, for validations: 50 labelled images beside 5,000 of validation would be validated for longer."""
+"""Of a fine-tuning's time, at most, for validations: of 50 labelled images beside 5,000 of validation it would be most."""
 FEWEST_VALIDATIONS = 5
 """That choose the best epoch all the same."""
 PAPER_WIDTH = 768
