@@ -9,7 +9,7 @@ from typing import NamedTuple
 DEFAULT_MINUTES = 10
 """Of pretraining on two CPU cores, where neither epochs nor minutes are given."""
 MULTIPLY_ADDS = 4.2e12
-"""In a minute, on two cores: of training steps of a ViT-Tiny, 70 billion a second: 72 to 79 were measured."""
+"""In a minute, on two cores: of training steps of a ViT-Tiny, 70 billion a second; 72 to 79 were measured."""
 NARROW_SHARE = 0.7
 """Of that, what models reach whose matrices are narrower than ``WIDE``: 50 to 59 billion a second were measured."""
 WIDE = 192
