@@ -5,7 +5,7 @@
 Each choice changes one thing of the default run, as train_pretrain.py minutes=M has it. Its features are scored by a logistic
 regression on up to 2,000 labels, whose strength validation chooses, on up to 2,000 test images, or on those of validation where the
 folder has no others; beside it the same encoder at random weights. --only NAME,NAME runs those alone, --list shows all; --also
-"model.width=128 batch_size=64" adds a run of several changes, from which the rest follows as it does for a user.
+"model.width=128 batch_size=64" adds a run of several changes, whatever --only names; the rest follows as it does for a user.
 
 Written to --out after every run, as choices.md and choices.json; the same command goes on with what is missing.
 """

@@ -105,7 +105,7 @@ class Study:
         self.folders = named_folders(options.folders)
         self.seeds = numbers(options.seeds, "--seeds", int, lambda value: value >= 0)
         self.splits = {name: open_set(folder) for name, folder in self.folders.items()}
-        keep_settings(self.out, self.folders, minutes=self.minutes)
+        keep_settings(self.out, self.folders, minutes=self.minutes, scored=SCORED)
 
     def run(self) -> None:
         """Do what is missing, a folder after the other, the default first."""
@@ -176,10 +176,13 @@ class Study:
         images = FrozenSet(self.folders[name], run, labelled, most=SCORED)
         right = {kind: images.probe(kind, labelled) for kind in ("pretrained", "random")}
         top1, random = (float(values.float().mean()) for values in right.values())
+        knn, random_knn = (float(images.knn(kind, labelled).float().mean()) for kind in right)
         text = "".join(map(str, right["pretrained"].int().tolist()))
         return {
             "top1": top1,
             "random_top1": random,
+            "knn": knn,
+            "random_knn": random_knn,
             "labels": len(labelled),
             "split": images.data.scored[0],
             "right": text,
@@ -199,7 +202,7 @@ class Study:
         rows = []
         for choice, ones in done.items():
             if not ones:
-                rows.append(Row((choice, "", "", "", figures[choice][0]["failed"], "", "", "")))
+                rows.append(Row((choice, "", "", "", "", "", figures[choice][0]["failed"], "", "", "")))
                 continue
             both = [one for one in ones if one["seed"] in default and choice != DEFAULT]
             gap = ""
@@ -208,6 +211,7 @@ class Study:
                 gap = str(paired_runs(*pair))
             means = {key: sum(one[key] for one in ones) / len(ones) for key in ones[0] if key in MEANS}
             cells = [f"{100 * means['top1']:.1f}", gap, f"{100 * means['random_top1']:.1f}"]
+            cells += [f"{100 * means['knn']:.1f}", f"{100 * means['random_knn']:.1f}"]
             cells += [
                 f"{means['steps']:,.0f}",
                 f"{means['images_seen']:,.0f}",
@@ -220,10 +224,22 @@ class Study:
         if first is not None:
             split = "validation" if first["split"] == "val" else "test"
             note = (
-                f"Logistic regression on {first['labels']:,} labels, accuracy on {len(first['right']):,} {split} images in "
-                f"percent. The difference has its 95% interval, paired over the images; another seed is not in it."
+                f"Logistic regression and whitened kNN on {first['labels']:,} labels, accuracy on "
+                f"{len(first['right']):,} {split} images in percent. The difference has its "
+                f"95% interval, paired over the images; another seed is not in it."
             )
-        head = ("choice", "probe", "less the default's", "random weights", "steps", "images seen", "epochs", "minutes")
+        head = (
+            "choice",
+            "probe",
+            "less the default's",
+            "random weights",
+            "kNN",
+            "random weights",
+            "steps",
+            "images seen",
+            "epochs",
+            "minutes",
+        )
         return Table(f"{name}, {self.minutes:g} minutes of pretraining each", head, rows, note)
 
     def _write(self) -> None:
@@ -247,7 +263,7 @@ def _held(overrides: Sequence[str], held: Mapping[str, Any]) -> list[str]:
     return [f"{key}={value}" for key, value in held.items() if key not in given]
 
 
-MEANS = ("top1", "random_top1", "steps", "images_seen", "epochs", "minutes")
+MEANS = ("top1", "random_top1", "knn", "random_knn", "steps", "images_seen", "epochs", "minutes")
 
 
 def right_of(figure: dict[str, Any]) -> torch.Tensor:

@@ -150,7 +150,7 @@ class ImageData(L.LightningDataModule):
     def evaluation_loader(
         self, source: Source, *, most: int | None = None, shard: bool = False, keep: bool = False
     ) -> DataLoader[Any]:
-        """Return batches of a source in order, centre-cropped; ``most`` of them, drawn at random, where it is given."""
+        """Return batches of a source in order, centre-cropped; of ``most`` images, drawn at random, where it is given."""
         indices = np.arange(len(source)) if most is None else drawn(len(source), most)
         sampler = OrderedSampler(indices, *(self._rank() if shard else (0, 1)))
         dataset = self.examples(source, self.eval_transform, self.channels, bits=self.bits)

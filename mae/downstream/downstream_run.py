@@ -15,7 +15,7 @@ from mae.config.schema.protocols import Finetune
 from mae.config.schema.roots import FinetuneConfig
 from mae.downstream.baselines import BASELINE, earlier_baselines, random_config
 from mae.downstream.tasks.task import Scored, Task
-from mae.evaluation.paired import paired_difference
+from mae.evaluation.paired import clearly_better
 from mae.models.cost import parameters
 from mae.report.page import Figure
 from mae.run.folder import RunFolder
@@ -107,9 +107,10 @@ class DownstreamRun(Run):
         start, best = checkpoints / "start.ckpt", checkpoints / "best.ckpt"
         if not start.is_file():
             return
-        gain = paired_difference(self._right(best), self._right(start)) if best.is_file() else None
+        kept = self._right(start)
+        better = best.is_file() and clearly_better(self._right(best), kept)
         self.trainer.strategy.barrier()
-        if self.trainer.is_global_zero and (gain is None or gain.mean <= gain.standard_error):
+        if self.trainer.is_global_zero and not better:
             start.replace(best)
         elif self.trainer.is_global_zero:
             start.unlink()
@@ -118,7 +119,7 @@ class DownstreamRun(Run):
     def _right(self, weights: Path) -> Tensor:
         """Return which validation images (N,) the classifier of a checkpoint has right."""
         assert isinstance(self.module, ClassificationModule), "a start is kept where a head is solved for"
-        split = self.data.val_dataloader()
+        split = self.data.evaluation_loader(self.data.splits.val, shard=True)
         self.trainer.test(self.module, split, ckpt_path=weights, weights_only=True, verbose=False)
         logits, labels = self.module.scored
         return logits.argmax(dim=1) == labels

@@ -46,11 +46,6 @@ class Difference:
         return "hurt" if self.high < 0 else "no difference"
 
     @property
-    def standard_error(self) -> float:
-        """Of the mean, as the width of the interval has it."""
-        return (self.high - self.low) / (2 * Z)
-
-    @property
     def plain(self) -> list[float]:
         """Mean, lower and upper end, as results.json keeps them."""
         return [self.mean, self.low, self.high]
@@ -91,6 +86,17 @@ def paired_difference(ours: Tensor, other: Tensor) -> Difference:
     ours, other, images = ours.bool(), other.bool(), len(ours)
     gained, lost = int((ours & ~other).sum()), int((other & ~ours).sum())
     return Difference((gained - lost) / images, -_upper(lost, gained, images), _upper(gained, lost, images), images)
+
+
+def clearly_better(ours: Tensor, other: Tensor) -> bool:
+    """Whether one accuracy is above another on the same images by more than a standard error, as the score interval has it.
+
+    Args:
+        ours: (N,) bool, which images are right.
+        other: (N,) bool.
+    """
+    gain = paired_difference(ours, other)
+    return gain.mean > (gain.high - gain.low) / (2 * Z)
 
 
 def _upper(gained: int, lost: int, images: int) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor
 from mae.evaluation.intervals import accuracy_estimate
 from mae.evaluation.paired import (
     Difference,
+    clearly_better,
     decisive,
     paired_difference,
     paired_runs,
@@ -200,3 +201,23 @@ def test_the_first_measure_that_is_no_tie_decides_unless_the_best_leans_the_othe
         [up, down, gain],
     )
     assert [decisive(dict(zip("abc", one, strict=False))) for one in given] == ["b", "b", "a", "a", "a", "a", "a", "c"]
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "images", "better"),
+    [
+        (0, 0, 100, False),
+        (1, 0, 100, False),
+        (5, 4, 100, False),
+        (9, 3, 100, True),
+        (3, 9, 100, False),
+        (28, 19, 382, True),
+        (26, 21, 382, False),
+    ],
+)
+def test_an_accuracy_is_clearly_better_by_more_than_a_standard_error(
+    gained: int, lost: int, images: int, better: bool
+) -> None:
+    ours, other = torch.zeros(images, dtype=torch.bool), torch.zeros(images, dtype=torch.bool)
+    ours[:gained], other[gained : gained + lost] = True, True
+    assert clearly_better(ours, other) is better

@@ -24,9 +24,10 @@ LEAST_STEPS = 400
 TUNING_MINUTES = 3
 """Of a fine-tuning on two CPU cores, where epochs are not given."""
 VALIDATING = 0.3
-"""Of a fine-tuning's time, at most, for validations: of 50 labelled images beside 5,000 of validation it would be most."""
+"""Validations of a fine-tuning, as a share of the time that it trains, about: of 50 labelled images beside 5,000 of validation they
+would be most."""
 FEWEST_VALIDATIONS = 5
-"""That choose the best epoch all the same."""
+"""Of a fine-tuning, whatever they take."""
 PAPER_WIDTH = 768
 """From which on an encoder is fine-tuned at the paper's rates: narrower ones are pretrained for less, and have more to learn."""
 FIRST_LAYER = 0.5
@@ -74,8 +75,8 @@ def choose_finetuning(
     else:
         _choose_rate(choices, batch, width)
     if choices.get("protocol.head_start") == "solved":
-        warmup = round(epochs * TUNING_WARMUP, 3)
-        choices.fill("optim.warmup_epochs", warmup, "a fifth of the run: the head is solved already")
+        reason = "a fifth of the run: the head is solved already"
+        choices.fill("optim.warmup_epochs", tuning_warmup(epochs), reason)
     if config.protocol.name in TUNED:
         times = round(3 * VALIDATING * count * epochs / max(1, validated))
         choose_pace(choices, epochs, min(VALIDATIONS, max(FEWEST_VALIDATIONS, times)))
@@ -138,6 +139,11 @@ def _choose_rate(choices: Choices[FinetuneConfig], batch: int, width: int) -> No
 def tuning_rate(width: int, *, scratch: bool) -> float:
     """Return the peak learning rate of AdamW for an encoder of this width, pretrained or from scratch."""
     return TUNING_RATE[False] if scratch else TUNING_RATE[width < WIDE]
+
+
+def tuning_warmup(epochs: int) -> float:
+    """Return the epochs in which a fine-tuning from a solved head warms up."""
+    return round(epochs * TUNING_WARMUP, 3)
 
 
 def base_rate(peak: float, batch: int) -> float:
@@ -206,15 +212,18 @@ def from_scratch(config: FinetuneConfig, depth: int, width: int) -> FinetuneConf
     """
     config = config.model_copy(deep=True, update={"checkpoint": None})
     protocol, optim = config.protocol, config.optim
-    if not isinstance(protocol, Finetune) or protocol.head_start != "solved":
+    if not isinstance(protocol, Finetune):
         return config
-    config.protocol = protocol.model_copy(update=SCRATCH_HEAD | {"head_norm": protocol.head_norm})
+    if protocol.head_start == "solved":
+        kept = {"head_norm"} | ({"head_rate"} if protocol.head_rate != PRETRAINED_HEAD["head_rate"] else set())
+        head = {key: value for key, value in SCRATCH_HEAD.items() if key not in kept}
+        protocol = config.protocol = protocol.model_copy(update=head)
     if protocol.layer_decay == layer_decay(depth, width, scratch=False):
-        config.protocol.layer_decay = layer_decay(depth, width, scratch=True)
+        protocol.layer_decay = layer_decay(depth, width, scratch=True)
     assert config.epochs is not None and config.batch_size is not None, "complete"
     if optim.name == "adamw" and optim.base_lr == base_rate(tuning_rate(width, scratch=False), config.batch_size):
         optim.base_lr = base_rate(tuning_rate(width, scratch=True), config.batch_size)
-    if optim.warmup_epochs == round(config.epochs * TUNING_WARMUP, 3):
+    if optim.warmup_epochs == tuning_warmup(config.epochs):
         optim.warmup_epochs = warmup(config.epochs)
     return config
 

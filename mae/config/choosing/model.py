@@ -25,7 +25,7 @@ def preset_for(side: int, count: int, machine: Machine) -> tuple[str, str]:
     if not machine.accelerated:
         return (
             f"micro_{size}",
-            f"images of {side} px, without an accelerator: in the same time it learns more than a larger one",
+            f"images of {side} px, without an accelerator, where a larger one learns little in minutes",
         )
     if size < PHOTOGRAPH:
         return f"small_{size}", f"images of {side} px"
@@ -48,7 +48,8 @@ def choose_images_and_model(
     side = look.short_side if given is None else (given if isinstance(given, int) else min(given))
     preset, reason = preset_for(side, look.count, machine)
     own = config.model.title is None
-    choices.fill("data.image_size", size_for(side, small=own and not machine.accelerated), f"images of {side} px")
+    small = own and config.model.get("patch_size") is None and not machine.accelerated
+    choices.fill("data.image_size", size_for(side, small=small), f"images of {side} px")
     seen = {1: "every image looked at is grey", 3: "colour among the images looked at"}
     choices.fill("data.channels", look.channels, seen.get(look.channels, "what the images hold"))
     if own:

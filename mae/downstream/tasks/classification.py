@@ -220,8 +220,8 @@ class Classification(Task[ClassificationModule]):
             sentences.append(beside("logistic regression on raw pixels", figure, pixels))
         if results.get("start_kept"):
             sentences.append(
-                "No epoch did better on validation than the head that was solved for on frozen features, a linear probe, which is "
-                "therefore what was scored: train longer, or at another rate (optim.base_lr)."
+                "No epoch was better on validation, by more than a standard error, than the head that was solved for on frozen "
+                "features, a linear probe, which is therefore what was scored: train longer, or at another rate (optim.base_lr)."
             )
         sentences.append(f"Always naming the commonest class would score about {results['largest_class_share']:.1%}.")
         if random is not None and random.word != "helped":

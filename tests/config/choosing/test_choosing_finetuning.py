@@ -22,6 +22,7 @@ from mae.config.choosing.finetuning import (
 )
 from mae.config.composing import compose
 from mae.config.reading import leaves
+from mae.config.schema.protocols import Finetune
 from tests.config.choosing.composed import choices_of
 
 LAPTOP = Machine(accelerated=False, cores=4)
@@ -130,10 +131,12 @@ def test_a_pretrained_encoder_and_one_at_random_get_heads_of_their_own() -> None
     assert (own["protocol.head_norm"], own["protocol.head_start"]) == ("none", PRETRAINED_HEAD["head_start"])
 
 
+@pytest.mark.parametrize("head", ["linear", "mlp"])
 @pytest.mark.parametrize("width", [128, 192])
-def test_the_same_network_from_scratch_gets_what_is_fair_to_it(width: int) -> None:
+def test_the_same_network_from_scratch_gets_what_is_fair_to_it(width: int, head: str) -> None:
     """The nested baseline is what checkpoint=null would choose, for the batches and epochs of the run."""
     given = ("protocol=finetune", "batch_size=50", "epochs=30", "protocol.head_norm=none", "protocol.ema=0.9")
+    given += (f"protocol.head={head}",)
     chosen = {}
     for checkpoint in ("runs/pretrain", None):
         choices = choices_of("finetune", *given)
@@ -145,9 +148,13 @@ def test_the_same_network_from_scratch_gets_what_is_fair_to_it(width: int) -> No
     assert pretrained != scratch
     assert from_scratch(pretrained, 4, width) == scratch
 
+    assert isinstance(pretrained.protocol, Finetune)
+    pretrained.protocol.head_rate = 3.0
     pretrained.optim.base_lr, pretrained.optim.warmup_epochs = 7e-3, 3.0
     same = from_scratch(pretrained, 4, width)
-    assert (same.optim.base_lr, same.optim.warmup_epochs) == (7e-3, 3.0), "given for both"
+    assert isinstance(same.protocol, Finetune)
+    given_for_both = (same.optim.base_lr, same.optim.warmup_epochs, same.protocol.head_rate)
+    assert given_for_both == (7e-3, 3.0, 3.0)
 
 
 def test_validation_costs_less_than_what_it_chooses_from() -> None:

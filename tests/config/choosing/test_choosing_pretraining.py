@@ -243,4 +243,5 @@ def test_every_preset_fits_its_images(machine: Machine) -> None:
 def test_a_model_that_is_given_sees_photographs_as_the_paper_does() -> None:
     assert chosen(PHOTOGRAPHS, LAPTOP)[0]["data.image_size"] == 128
     assert chosen(PHOTOGRAPHS, LAPTOP, "model=tiny")[0]["data.image_size"] == 224
+    assert chosen(PHOTOGRAPHS, LAPTOP, "model.patch_size=14")[0]["data.image_size"] == 224
     assert chosen(PHOTOGRAPHS, SERVER)[0]["data.image_size"] == 224
