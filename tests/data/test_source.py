@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mae.data.source import Subset, evenly_spaced
+from mae.data.source import Subset, drawn, evenly_spaced
 from tests.data.drawing import counted
 
 
@@ -28,3 +29,12 @@ def test_spread_indices_are_distinct_sorted_and_reach_both_ends(total: int, want
     assert len(steps) == 0 or steps.max() - steps.min() <= 1
     assert indices[0] == 0
     assert indices[-1] == (total - 1 if wanted > 1 else 0)
+
+
+@pytest.mark.parametrize(("total", "most"), [(0, 5), (5, 5), (3, 10), (1000, 40)])
+def test_indices_are_drawn_in_order_each_once_and_alike_in_every_run(total: int, most: int) -> None:
+    indices = drawn(total, most)
+    assert len(indices) == min(total, most)
+    assert np.array_equal(indices, np.unique(indices))
+    assert np.array_equal(indices, drawn(total, most))
+    assert all(0 <= index < total for index in indices)
