@@ -78,8 +78,8 @@ def keep_settings(out: Path, folders: dict[str, Path], **settings: Any) -> None:
     path = out / "settings.json"
     known = read_json(path) if path.is_file() else {**settings, "folders": {}}
     for key, value in settings.items():
-        if known[key] != value:
-            raise ValueError(f"--out {out} holds figures of {key}={known[key]}, not {value}: give another --out")
+        if known.get(key) != value:
+            raise ValueError(f"--out {out} holds figures of {key}={known.get(key)}, not {value}: give another --out")
     for name, folder in folders.items():
         if known["folders"].setdefault(name, str(folder.resolve())) != str(folder.resolve()):
             raise ValueError(f"--out {out} holds figures of {known['folders'][name]}: give another --out")
