@@ -4,7 +4,7 @@
 
 ``digits`` (scikit-learn's) and ``letters`` (drawn in the fonts that Matplotlib ships, turned and sheared at random; to test, in
 other fonts) need nothing. ``streets`` are patches of 64 px of CamVid, named after the class that most of their
-pixels are of; those to test come from other frames. ``fashion`` is Fashion-MNIST as files.
+pixels are of; those to validate on and to test come from other frames. ``fashion`` is Fashion-MNIST as files.
 """
 
 from __future__ import annotations
@@ -82,14 +82,20 @@ def cut_letters(out: Path, side: int = 32, copies: int = 20) -> None:
 def cut_streets(
     camvid: Path, out: Path, side: int = 64, stride: int = 40, purity: float = 0.5, most: int = 1000, least: int = 100
 ) -> None:
-    """Cut patches of which more than ``purity`` is one class, up to ``most`` of a class."""
+    """Cut patches of which more than ``purity`` is one class, up to ``most`` of a class; no frame is in two splits."""
+    frames = sorted((camvid / "train").glob("*.png"))
+    validated, tested = frames[4::5], sorted((camvid / "val").glob("*.png"))
     kept_classes: set[str] = set()
-    for split, source in (("train", "train"), ("test", "val")):
+    for split, paths in (
+        ("train", [path for path in frames if path not in validated]),
+        ("val", validated),
+        ("test", tested),
+    ):
         found: dict[str, list[np.ndarray]] = {}
-        for path in sorted((camvid / source).glob("*.png")):
+        for path in paths:
             image, mask = (
                 np.asarray(Image.open(path).convert("RGB")),
-                np.asarray(Image.open(camvid / f"{source}annot" / path.name)),
+                np.asarray(Image.open(path.parent.with_name(f"{path.parent.name}annot") / path.name)),
             )
             for top in range(0, image.shape[0] - side + 1, stride):
                 for left in range(0, image.shape[1] - side + 1, stride):
