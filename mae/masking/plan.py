@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 
-def visible_count(patches: int, ratio: float) -> int:
+def check_ratio(ratio: float) -> None:
+    """Raise a ValueError where a masking ratio hides all or no patches of whatever grid."""
+    if not 0 < ratio < 1:
+        raise ValueError(
+            f"masking.ratio={ratio} hides all or no patches: choose a number between 0 and 1, such as 0.75"
+        )
+
+
+def visible_count(patches: int, ratio: float, what: str = "patches") -> int:
     """Return V, the number of visible patches out of L, for a masking ratio.
 
     Raises:
@@ -18,7 +26,7 @@ def visible_count(patches: int, ratio: float) -> int:
     visible = math.floor(patches * (1 - ratio) + 1e-6)
     if not 1 <= visible < patches:
         raise ValueError(
-            f"masking.ratio={ratio} hides {patches - max(0, min(visible, patches))} of {patches} patches; at least one must "
+            f"masking.ratio={ratio} hides {patches - max(0, min(visible, patches))} of {patches} {what}; at least one must "
             f"stay visible and one be hidden: choose between {1 / patches:.3g} and {1 - 1 / patches:.3g}"
         )
     return visible
@@ -35,7 +43,7 @@ class MaskPlan:
 
     Attributes:
         keep: (B, V) int64, the visible patches, in the order in which the encoder sees them.
-        masked: (B, M) int64, the hidden patches. Together with ``keep`` a partition of the L patches.
+        masked: (B, M) int64, the hidden patches, in an order drawn at random. Together with ``keep`` a partition of the L patches.
         mask: (B, L) bool, True where the patch is hidden.
         grid: (Gh, Gw).
     """
@@ -67,6 +75,11 @@ class MaskPlan:
         keep, masked = order[:, :visible], order[:, visible:]
         mask = torch.zeros(noise.shape, dtype=torch.bool, device=noise.device).scatter(1, masked, True)
         return cls(keep, masked, mask, grid)
+
+    def shuffled(self, noise: Tensor) -> MaskPlan:
+        """Return the same plan with the hidden patches in order of noise (B, L), so that the first of them are a random part."""
+        order = noise.gather(1, self.masked).argsort(dim=1, stable=True)
+        return MaskPlan(self.keep, self.masked.gather(1, order), self.mask, self.grid)
 
     def to(self, device: torch.device | str) -> MaskPlan:
         """Return the same plan on another device."""

@@ -1,4 +1,4 @@
-"""Samplers draw MaskPlans from a generator; the model never draws its own mask."""
+"""Samplers draw MaskPlans, from a generator or for images by their keys; the model never draws its own mask."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from torch import Tensor
 
 from mae.components.registry import Registry
 from mae.masking.corruption import CorruptionPlan
-from mae.masking.plan import MaskPlan, visible_count
+from mae.masking.noise import uniform
+from mae.masking.plan import MaskPlan, check_ratio, visible_count
 
 
 class MaskSampler(ABC):
     """Draws which patches are hidden: all chance first, as numbers, then the plans as a function of these.
 
     A sampler of one's own says how its ``plan`` follows from the noise, in ``check`` how many patches stay visible, which must be
-    the same number for every image, and in ``noise`` how much chance it takes, where that is not one number a patch.
+    the same number for every image, and in ``numbers`` how much chance an image takes, where that is not one number a patch.
 
     Attributes:
         hides: What an objective must expect: ``patches`` that the encoder does not see, or ``embeddings`` among all that it sees.
@@ -28,16 +29,23 @@ class MaskSampler(ABC):
     config: dict[str, object]
 
     def __call__(self, batch: int, grid: tuple[int, int], generator: torch.Generator) -> MaskPlan:
-        """Return a plan for ``batch`` images."""
-        return self.plan(self.noise(batch, grid, generator), grid)
+        """Return a plan for ``batch`` images, from a generator."""
+        # float32 whatever the precision of the run: in bf16 every batch of 196 patches would hold ties.
+        shape = (batch, *self.numbers(grid))
+        noise = torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float32)
+        return self.plan(noise, grid)
 
-    def noise(self, batch: int, grid: tuple[int, int], generator: torch.Generator) -> Tensor:
-        """Return all the chance that ``batch`` plans are made of: (batch, ...), here (batch, L) float32."""
-        return self._rand(batch, grid[0] * grid[1], generator=generator)
+    def of_images(self, keys: Tensor, grid: tuple[int, int]) -> MaskPlan:
+        """Return a plan in which the mask of each image is a function of its key (B,) alone, see ``noise.image_keys``."""
+        return self.plan(uniform(keys, *self.numbers(grid)), grid)
+
+    def numbers(self, grid: tuple[int, int]) -> tuple[int, ...]:
+        """Return the shape of the uniform numbers that the plan of an image is made of, here (L,)."""
+        return (grid[0] * grid[1],)
 
     @abstractmethod
     def plan(self, noise: Tensor, grid: tuple[int, int]) -> MaskPlan:
-        """Return the plan of this noise, of a batch."""
+        """Return the plan of noise (B, *numbers)."""
 
     @abstractmethod
     def check(self, grid: tuple[int, int]) -> int:
@@ -52,37 +60,50 @@ class MaskSampler(ABC):
         visible, L = self.check(grid), grid[0] * grid[1]
         return f"{1 - visible / L:.0%}: the encoder sees {visible} of {L} patches"
 
-    @staticmethod
-    def _rand(*shape: int, generator: torch.Generator) -> Tensor:
-        # float32 whatever the precision of the run: in bf16 every batch of 196 patches would hold ties.
-        return torch.rand(*shape, generator=generator, device=generator.device, dtype=torch.float32)
-
 
 class RandomMasking(MaskSampler):
     """Hide a uniformly random share of the patches of each image (He et al. 2021, section 3).
 
     Args:
         ratio: Share of the patches to hide; the paper's is 0.75.
+        block: Side, in patches, of the squares that are hidden or seen whole; the paper's is 1, Pixio's 4 (arXiv 2512.15715).
     """
 
-    def __init__(self, ratio: float = 0.75) -> None:
-        if not 0 < ratio < 1:
-            raise ValueError(
-                f"masking.ratio={ratio} hides all or no patches: choose a number between 0 and 1, such as 0.75"
-            )
+    def __init__(self, ratio: float = 0.75, block: int = 1) -> None:
+        check_ratio(ratio)
+        if block < 1:
+            raise ValueError(f"masking.block={block} is no side of a square of patches: choose 1 or more")
         self.ratio = ratio
+        self.block = block
+
+    def numbers(self, grid: tuple[int, int]) -> tuple[int, ...]:
+        """Return how many squares there are."""
+        return (grid[0] // self.block * (grid[1] // self.block),)
 
     def plan(self, noise: Tensor, grid: tuple[int, int]) -> MaskPlan:
         """Return the plan of this noise, of a batch."""
-        return MaskPlan.from_noise(noise, grid, self.ratio)
-
-    def describe(self, grid: tuple[int, int]) -> str:
-        """Return what a person reads in the summary of a run."""
-        return f"{self.ratio:.0%}: the encoder sees {self.check(grid)} of {grid[0] * grid[1]} patches"
+        visible = self.check(grid)
+        if self.block > 1:
+            squares = noise.reshape(-1, grid[0] // self.block, grid[1] // self.block)
+            noise = squares.repeat_interleave(self.block, 1).repeat_interleave(self.block, 2).flatten(1)
+        return MaskPlan.from_noise(noise, grid, 1 - visible / (grid[0] * grid[1]))
 
     def check(self, grid: tuple[int, int]) -> int:
         """Return V on this grid, or raise the ValueError that training would meet at its first step."""
-        return visible_count(grid[0] * grid[1], self.ratio)
+        if grid[0] % self.block or grid[1] % self.block:
+            fitting = [side for side in range(1, min(grid) + 1) if not (grid[0] % side or grid[1] % side)]
+            raise ValueError(
+                f"masking.block={self.block} does not divide a grid of {grid[0]}x{grid[1]} patches: choose one of "
+                f"{', '.join(map(str, fitting))}"
+            )
+        squares = grid[0] // self.block * (grid[1] // self.block)
+        what = "patches" if self.block == 1 else f"squares of {self.block}x{self.block} patches"
+        return visible_count(squares, self.ratio, what) * self.block**2
+
+    def describe(self, grid: tuple[int, int]) -> str:
+        """Return what a person reads in the summary of a run."""
+        squares = f", squares of {self.block}x{self.block} are hidden" if self.block > 1 else ""
+        return super().describe(grid) + squares
 
 
 class RandomCorruption(RandomMasking):
@@ -106,9 +127,9 @@ class RandomCorruption(RandomMasking):
         self.masked = masked
         self.swapped = swapped
 
-    def noise(self, batch: int, grid: tuple[int, int], generator: torch.Generator) -> Tensor:
-        """Return all the chance that ``batch`` plans are made of: (batch, 3, L) float32."""
-        return self._rand(batch, 3, grid[0] * grid[1], generator=generator)
+    def numbers(self, grid: tuple[int, int]) -> tuple[int, ...]:
+        """Return (3, L): which are corrupted, how, and what stands in."""
+        return 3, grid[0] * grid[1]
 
     def plan(self, noise: Tensor, grid: tuple[int, int]) -> CorruptionPlan:
         """Return the plan of this noise, of a batch."""
@@ -133,5 +154,7 @@ MASKINGS = Registry(
     {
         "random": "mae.masking.samplers.RandomMasking",
         "corruption": "mae.masking.samplers.RandomCorruption",
+        "block": "mae.masking.shapes.BlockMasking",
+        "grid": "mae.masking.shapes.GridMasking",
     },
 )

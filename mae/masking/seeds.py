@@ -7,7 +7,7 @@ import torch
 
 # First numbers of the keys, one a purpose. Runs depend on them: a number that was given is not given again.
 MASKS = 1
-"""Training masks: (seed, rank, epoch, batch)."""
+"""Training masks: (seed, epoch)."""
 VALIDATION = 2
 """Validation masks, the same in every run."""
 LAYERS = 3

@@ -90,7 +90,7 @@ def time_steps(
     setting.say(f"timing steps of {config.batch_size} images", style="dim")
     with isolate_rng():
         trainer.fit(
-            PretrainingModule(model, sampler, steady, validation_images=1, seed=config.seed), train_dataloaders=timed
+            PretrainingModule(model, sampler, steady, seed=config.seed, repeats=data.repeats), train_dataloaders=timed
         )
     model.load_state_dict(weights)
     model.zero_grad(set_to_none=True)

@@ -76,7 +76,7 @@ def prepare(config: PretrainConfig, overrides: Sequence[str] = ()) -> Pretrainin
     choose_length(choices, look.count, machine, cost=cost, pace=pace)
     optimization = build_optimization(setting, model.encoder, data.steps_per_epoch)
     measuring = choose_measured(setting, data, model.encoder.width, cost, whole)
-    module = PretrainingModule(model, sampler, optimization, validation_images=len(splits.val), seed=config.seed)
+    module = PretrainingModule(model, sampler, optimization, seed=config.seed, repeats=data.repeats)
     observers = build_observers(setting, data, measuring, optimization)
     trainer, progress = Run.build_trainer(setting, optimization.total_steps, "val_loss", "min", observers.callbacks)
 

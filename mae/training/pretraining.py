@@ -13,9 +13,10 @@ from torchmetrics import MeanMetric
 from mae.checkpoints.format import describe
 from mae.data.loading.batches import Batch
 from mae.data.statistics import pixel_tensors, standardize
+from mae.masking.noise import image_keys
 from mae.masking.plan import MaskPlan
 from mae.masking.samplers import MaskSampler
-from mae.masking.seeds import LAYERS, MASKS, VALIDATION, derive_seed, seeded_generator
+from mae.masking.seeds import LAYERS, MASKS, VALIDATION, derive_seed
 from mae.models.masked_model import MaskedModel
 from mae.training.optimization import Optimization
 
@@ -28,7 +29,8 @@ class PretrainingModule(L.LightningModule):
         sampler: Draws the masks.
         optimization: Optimizer and schedule.
         validation_images: Size of the validation split.
-        seed: Masks are functions of (seed, rank, epoch, batch).
+        seed: The mask of a crop is a function of (seed, epoch, image, repeat).
+        repeats: Crops of each image in a training batch, side by side.
     """
 
     mean: Tensor
@@ -40,21 +42,20 @@ class PretrainingModule(L.LightningModule):
         sampler: MaskSampler,
         optimization: Optimization,
         *,
-        validation_images: int,
         seed: int,
+        repeats: int = 1,
     ) -> None:
         super().__init__()
         self.model = model
         self.sampler = sampler
         self.optimization = optimization
         self.seed = seed
+        self.repeats = repeats
         self.val_loss = MeanMetric(nan_strategy=math.nan)  # by default what is not a number is left out of the mean
         assert model.encoder.pixel_mean is not None and model.encoder.pixel_std is not None, "pixels not measured"
         pixels = pixel_tensors(model.encoder.pixel_mean, model.encoder.pixel_std)
         for name, values in zip(("mean", "std"), pixels, strict=True):
             self.register_buffer(name, values, persistent=False)
-        # The same in every run, so that losses can be compared.
-        self.validation_noise = sampler.noise(validation_images, model.grid, seeded_generator("cpu", VALIDATION))
         # Buffers follow from the config, so that DDP need not send them at every step; but for what a hybrid's BatchNorm counts.
         counted = ("running_mean", "running_var", "num_batches_tracked")
         self._ddp_params_and_buffers_to_ignore = [
@@ -70,8 +71,8 @@ class PretrainingModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss on the hidden patches of one batch."""
         images = standardize(batch.images, self.mean, self.std)
-        generator = seeded_generator(self.device, MASKS, self.seed, self.global_rank, self.current_epoch, batch_idx)
-        plan = self.sampler(len(images), self.model.grid, generator)
+        keys = image_keys(derive_seed(MASKS, self.seed, self.current_epoch), batch.indices, self.repeats)
+        plan = self.sampler.of_images(keys, self.model.grid)
         out = self.model(images, plan)
         self.log("train_loss", out.loss)
         self.log("lr", self.optimization.last_layer_lr(self.optimizers()))
@@ -84,9 +85,8 @@ class PretrainingModule(L.LightningModule):
         self.log("val_loss", self.val_loss)
 
     def validation_plan(self, index: Tensor) -> MaskPlan:
-        """Return the masks of validation images, by their index in the split: no batch size or rank changes them."""
-        noise = self.validation_noise[index.cpu()].to(index.device)
-        return self.sampler.plan(noise, self.model.grid)
+        """Return the masks of validation images, by their index in the split: the same in every run, so that losses compare."""
+        return self.sampler.of_images(image_keys(derive_seed(VALIDATION), index), self.model.grid)
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its per-step schedule."""

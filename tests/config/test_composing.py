@@ -147,7 +147,7 @@ SAID = {
     ("+epochss=1",): "+epochss=1 adds what nothing reads",
     ("+model.foo=1",): "model.foo=1 is not an option of model=",
     ("experiment=mae_bas",): "experiment=mae_bas does not exist: did you mean mae_base_",
-    ("masking=checkers",): "masking=checkers does not exist: choose one of corruption, random",
+    ("masking=checkers",): "masking=checkers does not exist: choose one of block, corruption, grid, random",
 }
 
 

@@ -22,9 +22,9 @@ from torch import Tensor
 
 import mae
 from mae.config.reading import leaves
+from mae.data.loading.batches import Batch
 from mae.evaluation.frozen.features import frozen
 from mae.evaluation.frozen.solved_probes import knn_right
-from mae.masking.samplers import RandomMasking
 from mae.training.loggers import read_metrics
 from tests.data.drawing import write_folder
 from tests.report.test_page import assert_self_contained
@@ -188,29 +188,45 @@ def test_the_logged_rate_is_base_times_batch_over_256_warmed_up_and_cosine(tmp_p
     assert [rate for _, rate in rates] == pytest.approx([rate for _, rate in expected], rel=1e-5)
 
 
-class SameForAll(RandomMasking):
-    """Hides the same patches of every image, so that only the sharing out of a batch can make a difference."""
-
-    def __call__(self, batch: int, grid: tuple[int, int], generator: torch.Generator) -> mae.MaskPlan:
-        noise = torch.rand(1, grid[0] * grid[1], generator=torch.Generator().manual_seed(0))
-        return mae.MaskPlan.from_noise(noise.expand(batch, -1), grid, self.ratio)
+SPLIT = ("batch_size=32", "epochs=4", "optim.base_lr=0.03", "data.num_workers=0")
+"""20 steps of 32 of the 160 digits, without what a batch does not divide."""
 
 
-def test_accumulation_changes_neither_the_rate_nor_the_step(tmp_path: Path) -> None:
-    runs = {}
-    for accumulate in (1, 2):
-        folder = tmp_path / str(accumulate)
-        prepared = job(
-            "pretrain", folder, *QUICK, f"trainer.accumulate={accumulate}", "optim.name=sgd", "optim.base_lr=0.01"
-        )
-        prepared.module.sampler = SameForAll(0.75)
-        prepared.run()
-        runs[accumulate] = folder
-    rates = [dict(read_metrics(folder / "metrics.csv")["lr"]) for folder in runs.values()]
-    assert rates[0] == pytest.approx(rates[1])
-    states = [checkpoint(folder)["state_dict"] for folder in runs.values()]
-    for key, value in states[0].items():
-        assert torch.allclose(value, states[1][key], atol=1e-5), key
+def split_run(folder: Path, precision: torch.dtype, *overrides: str) -> dict[str, torch.Tensor]:
+    """Return the weights of a run of 20 steps, in a process of its own where it has several."""
+    given = [*ENCODER, *DECODER, *QUIET, *BARE, *few_digits(), *SPLIT, *overrides, f"run_dir={folder}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.run.split_run", str(precision).removeprefix("torch."), *given],
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    state = checkpoint(folder)["state_dict"]
+    assert {value.dtype for value in state.values()} == {precision}
+    return state  # type: ignore[no-any-return]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "within"), [(torch.float64, 1e-9), (torch.float32, 1e-3)])
+def test_how_a_batch_is_split_changes_nothing_but_rounding(
+    tmp_path: Path, precision: torch.dtype, within: float
+) -> None:
+    ways = {
+        "whole": (),
+        "halves": ("trainer.accumulate=2",),
+        "processes": ("trainer.devices=2",),
+        "both": ("trainer.devices=2", "trainer.accumulate=2"),
+    }
+    whole, *others = (split_run(tmp_path / name, precision, *given) for name, given in ways.items())
+    for name, state in zip(list(ways)[1:], others, strict=True):
+        apart = max(float((value - state[key]).abs().max()) for key, value in whole.items())
+        assert apart < within, name
+    start = job("pretrain", tmp_path / "start", *BARE, *few_digits(), *SPLIT).module.state_dict()
+    moved = max(float((value - start[key]).abs().max()) for key, value in whole.items())
+    assert moved > 10 * max(within, 1e-3)
 
 
 def test_two_runs_of_one_seed_are_bit_identical_and_another_seed_differs(run: Path, tmp_path: Path) -> None:
@@ -224,24 +240,48 @@ def test_two_runs_of_one_seed_are_bit_identical_and_another_seed_differs(run: Pa
     assert not torch.equal(a, b)
 
 
-def test_every_batch_of_every_epoch_and_rank_has_masks_of_its_own(
+def masks_of(folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> dict[tuple[int, int, int], bytes]:
+    """Return the mask of each crop of a run of the few digits, by its epoch, image and repeat."""
+    module = job("pretrain", folder, *QUICK, *overrides).module
+    masks: dict[tuple[int, int, int], bytes] = {}
+    step, forward, batches = module.training_step, module.model.forward, []
+
+    def training_step(batch: Batch, batch_idx: int) -> Tensor:
+        batches.append(batch)
+        return step(batch, batch_idx)  # type: ignore[no-any-return]
+
+    def spy(images: Tensor, plan: mae.MaskPlan) -> Any:
+        if module.training:
+            for row, index in enumerate(batches[-1].indices.tolist()):
+                masks[module.current_epoch, index, row % module.repeats] = plan.mask[row].numpy().tobytes()
+        return forward(images, plan)
+
+    monkeypatch.setattr(module, "training_step", training_step)
+    monkeypatch.setattr(module.model, "forward", spy)
+    trainer = L.Trainer(max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, limit_val_batches=0)
+    trainer.fit(module, train_dataloaders=job("pretrain", folder, *QUICK, *overrides).data.train_dataloader())
+    return masks
+
+
+def test_an_image_has_another_mask_in_every_epoch_crop_and_run_and_the_same_one_in_any_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn: list[bytes] = []
-    for rank in (0, 1):
-        prepared = job("pretrain", tmp_path / str(rank), *QUICK, "batch_size=80")
-        sampler = prepared.module.sampler
-
-        def spy(batch: int, grid: tuple[int, int], generator: torch.Generator, draw: Any = sampler) -> mae.MaskPlan:
-            plan = draw(batch, grid, generator)
-            drawn.append(plan.mask[:8].numpy().tobytes())
-            return plan
-
-        spy.plan = sampler.plan  # type: ignore[attr-defined]
-        prepared.module.sampler = spy
-        monkeypatch.setattr(type(prepared.module), "global_rank", rank)
-        prepared.run()
-    assert len(drawn) == len(set(drawn)) == 2 * 2 * 2
+    masks = {
+        name: masks_of(tmp_path / name, monkeypatch, *given)
+        for name, given in {
+            "a": ("batch_size=80",),
+            "b": ("batch_size=16", "trainer.accumulate=2"),
+            "twice": ("batch_size=80", "data.repeats=2"),
+            "seed": ("batch_size=80", "seed=1"),
+        }.items()
+    }
+    assert masks["a"] == masks["b"]
+    assert len(masks["a"]) == 2 * 160
+    assert masks["twice"].items() >= masks["a"].items()
+    assert len(masks["twice"]) == 2 * 2 * 160
+    drawn = [*masks["twice"].values(), *masks["seed"].values()]
+    # Of the 1,820 ways to hide 12 of 16 patches, 960 draws meet about 745.
+    assert len(set(drawn)) == pytest.approx(1820 * (1 - (1 - 1 / 1820) ** 960), rel=0.05)
 
 
 def test_validation_masks_are_the_same_whatever_the_seed(tmp_path: Path) -> None:

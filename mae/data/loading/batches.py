@@ -24,7 +24,7 @@ class Batch(NamedTuple):
     Attributes:
         images: (B, C, H, W), uint8 or float32.
         labels: int64 (B,), -1 where there is none; or masks, uint8 (B, H, W), 255 where there is none.
-        indices: int64 (B,), in the split.
+        indices: int64 (B,), in the split; of a stream, a number that is a function of the image's name.
         unreadable: Names of images that others stand in for.
     """
 
@@ -49,11 +49,11 @@ class Transform(Protocol):
 
 
 class Item(NamedTuple):
-    """The crops of one image, (R, C, H, W) or what makes them; its label, or its mask's crops (R, H, W); its place in the split."""
+    """The crops of one image, (R, C, H, W) or what makes them; its label, or its mask's crops (R, H, W); which image it is."""
 
     images: Any
     label: Any
-    position: int
+    image: int
     unreadable: tuple[str, ...]
 
 
@@ -125,7 +125,7 @@ def collate(items: Sequence[Item]) -> Batch:
     return Batch(
         torch.cat([item.images for item in items]),
         torch.cat(labels) if masks else torch.tensor(labels).repeat_interleave(repeats),
-        torch.tensor([item.position for item in items]).repeat_interleave(repeats),
+        torch.tensor([item.image for item in items]).repeat_interleave(repeats),
         tuple(message for item in items for message in item.unreadable),
     )
 

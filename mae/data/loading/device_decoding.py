@@ -88,7 +88,7 @@ class DeviceDecoder:
         images = [crop for place in shown if (crop := crops[place]) is not None]
         repeats = len(images[0])
         labels = torch.tensor([items[place].label for place in shown], device=self.device)
-        indices = torch.tensor([item.position for item in items], device=self.device)
+        indices = torch.tensor([item.image for item in items], device=self.device)
         return Batch(
             torch.cat(images), labels.repeat_interleave(repeats), indices.repeat_interleave(repeats), tuple(unreadable)
         )

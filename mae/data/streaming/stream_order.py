@@ -9,6 +9,7 @@ decoding, what was seen.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import random
 from collections import deque
@@ -25,6 +26,12 @@ from mae.data.streaming.stream import Encoded, Shards, Stream, read_shards
 
 STAND_INS = 100
 """Images that are tried, one after the other, in place of one that cannot be read."""
+
+
+def stable_number(text: str) -> int:
+    """Return a signed number of 64 bits that is a function of a text alone, in every process."""
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
 
 
 def shuffled(images: Iterable[Encoded], size: int, rng: random.Random) -> Iterator[Encoded]:
@@ -160,7 +167,7 @@ class StreamDataset(ImageDataset):
                 continue
             unreadable = tuple(reader.unreadable)
             reader.unreadable.clear()
-            return Item(images, -1, position, unreadable)
+            return Item(images, -1, stable_number(first.chance), unreadable)
         raise UnreadableImageError(f"{STAND_INS} images in a row cannot be read: {reader.unreadable[0]}, and so on")
 
     def _reader(self, epoch: int, position: int) -> ShardReader:
