@@ -40,7 +40,7 @@ def candidates_of(config: FinetuneConfig, encoder: Backbone) -> list[Candidate]:
         raise ValueError(f"protocol.sweep_factors={factors} must be one or more positive numbers")
     if config.optim.clip_norm is not None:
         raise ValueError("protocol.sweep=true clips no gradients: leave optim.clip_norm out")
-    pools = ["mean", "token"] if encoder.has_class_token else ["mean"]
+    pools = ["mean", "token"] if encoder.class_tokens else ["mean"]
     rates = [float(f"{config.optim.base_lr * factor:.4g}") for factor in factors]
     return [Candidate(*choice) for choice in itertools.product(pools, (True, False), rates)]
 
@@ -84,7 +84,7 @@ class Sweep:
 
         def pooled(images: Tensor) -> Tensor:
             tokens = encoder(images)
-            return torch.stack([pool_tokens(tokens, encoder.num_prefix_tokens, pool) for pool in self._pools], dim=1)
+            return torch.stack([pool_tokens(encoder, tokens, pool) for pool in self._pools], dim=1)
 
         return pooled
 

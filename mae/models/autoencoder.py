@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mae.masking.plan import MaskPlan
@@ -22,10 +23,18 @@ class MaskedAutoencoder(MaskedModel):
         encoder: Sees the visible patches alone.
         decoder: Predicts as many values a patch as the objective asks for.
         objective: What is predicted, and how it is scored.
+
+    Raises:
+        ValueError: The decoder takes the tokens of more blocks than the encoder gives.
     """
 
     def __init__(self, encoder: PatchBackbone, decoder: Decoder, objective: Objective) -> None:
         super().__init__(encoder, objective)
+        if decoder.levels > encoder.levels_at_most:
+            raise ValueError(
+                f"the decoder takes the tokens of {decoder.levels} blocks, and {encoder.name} gives those of "
+                f"{encoder.levels_at_most}: choose decoder.fuse={encoder.levels_at_most} or less"
+            )
         self.decoder = decoder
 
     @property
@@ -42,9 +51,12 @@ class MaskedAutoencoder(MaskedModel):
 
     def forward(self, images: Tensor, plan: MaskPlan) -> MaskedOutput:
         """Predict the hidden patches of standardised float images (B, C, H, W), and compare."""
-        latent = self.encoder(images, plan)  # (B, prefix + V, D), of the visible patches alone
-        prediction = self.decoder(latent, plan)  # (B, M, P*P*C), of the hidden ones
-        return self.compare(prediction, self.target(images, plan), plan)
+        if self.decoder.levels:
+            latent = torch.stack(self.encoder.levels(images, plan, self.decoder.levels))
+        else:
+            latent = self.encoder(images, plan)  # (B, prefix + V, D), of the visible patches alone
+        prediction = self.decoder(latent, plan)  # (B, Q, P*P*C), of the hidden ones
+        return self.compare(prediction, self.target(images, plan, prediction.shape[1]), plan)
 
     def set_grad_checkpointing(self) -> None:
         """Compute layers of encoder and decoder again on the way back, which takes less memory."""

@@ -8,14 +8,29 @@ from torch import Tensor, nn
 
 from mae.models.backbones.backbone import Backbone
 
-POOLINGS = ("mean", "token", "all")
+POOLINGS = ("mean", "token", "tokens", "all")
 
 
-def pool_tokens(tokens: Tensor, prefix: int, pool: str) -> Tensor:
-    """Pool (B, prefix + L, D) to (B, D): ``mean`` of the patch tokens, or the class ``token``; ``all`` leaves them."""
+def pool_tokens(encoder: Backbone, tokens: Tensor, pool: str) -> Tensor:
+    """Pool the tokens (B, prefix + L, D) of an encoder to features (B, ``pooled_width``).
+
+    Args:
+        encoder: Whose tokens they are.
+        tokens: Normalised or not.
+        pool: ``mean`` of the patches; the class ``token``, or of several the mean; the class ``tokens`` one after the other; or
+            ``all``, which leaves them.
+    """
+    if pool == "mean":
+        return tokens[:, encoder.num_prefix_tokens :].mean(dim=1)
     if pool == "all":
         return tokens
-    return tokens[:, 0] if pool == "token" else tokens[:, prefix:].mean(dim=1)
+    classes = tokens[:, : encoder.class_tokens]
+    return classes.mean(dim=1) if pool == "token" else classes.flatten(1)
+
+
+def pooled_width(encoder: Backbone, pool: str) -> int:
+    """Return the width of pooled features: D, or that of all class tokens together."""
+    return encoder.width * encoder.class_tokens if pool == "tokens" else encoder.width
 
 
 class Classifier(nn.Module):
@@ -23,8 +38,8 @@ class Classifier(nn.Module):
 
     Args:
         encoder: Every patch is seen; nothing is masked.
-        head: (B, D) to (B, K), or with ``pool="all"`` (B, prefix + L, D) to (B, K).
-        pool: ``mean`` over the patch tokens, the class ``token``, or ``all`` tokens for a head that pools itself.
+        head: (B, ``pooled_width``) to (B, K), or with ``pool="all"`` (B, prefix + L, D) to (B, K).
+        pool: As ``pool_tokens`` takes it; ``all`` for a head that pools itself.
         blocks: How many of the last blocks learn: None all of the encoder, 0 nothing of it; see ``Backbone.freeze_all_but``.
         frozen: Parts of the head that stay in eval mode, such as a norm whose statistics are fixed.
 
@@ -65,11 +80,10 @@ class Classifier(nn.Module):
         return self
 
     def features(self, images: Tensor) -> Tensor:
-        """Return pooled features (B, D), or all tokens (B, prefix + L, D)."""
-        prefix = self.encoder.num_prefix_tokens
+        """Return pooled features, or all tokens (B, prefix + L, D)."""
         if self.pools_first:
-            return self.encoder.normalize(pool_tokens(self.encoder.trunk(images), prefix, self.pool))
-        return pool_tokens(self.encoder(images), prefix, self.pool)
+            return self.encoder.normalize(pool_tokens(self.encoder, self.encoder.trunk(images), self.pool))
+        return pool_tokens(self.encoder, self.encoder(images), self.pool)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, K)."""
@@ -80,5 +94,5 @@ def check_pool(encoder: Backbone, pool: str) -> None:
     """Raise a ValueError where the encoder cannot be pooled this way."""
     if pool not in POOLINGS:
         raise ValueError(f"pool={pool!r} is unknown: choose one of {', '.join(POOLINGS)}")
-    if pool == "token" and not encoder.has_class_token:
-        raise ValueError(f"pool=token needs a class token, which {encoder.name} has not: choose pool=mean")
+    if pool in ("token", "tokens") and not encoder.class_tokens:
+        raise ValueError(f"pool={pool} needs a class token, which {encoder.name} has not: choose pool=mean")

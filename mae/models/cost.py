@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from mae.masking.plan import MaskPlan
+from mae.models.decoders import Decoder
 from mae.models.masked_model import MaskedModel
 
 M = TypeVar("M", bound=nn.Module)
@@ -56,8 +57,10 @@ def training_multiply_adds(model: MaskedModel, plan: MaskPlan) -> int:
         model: Left as it is: a copy is run on the CPU.
         plan: Of one image.
     """
-    twin, channels = copy.deepcopy(model).eval(), model.encoder.in_channels
+    twin, channels = copy.deepcopy(model), model.encoder.in_channels
     twin.encoder.set_pixel_statistics((0.5,) * channels, (0.5,) * channels)  # not measured yet, and without a cost
+    for part in twin.modules():
+        part.training = isinstance(part, Decoder)  # which may predict less at a step than in eval mode
     images = torch.zeros(1, channels, *model.encoder.image_size)
     # On a CPU the counter passes over fused attention; autocast, which a target turns off, knows no meta device.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:

@@ -19,8 +19,8 @@ from mae.objectives.objective import Objective, PixelScale
 class MaskedOutput:
     """What one pass gives: ``loss`` (scalar), ``prediction`` and ``target`` for the M hidden patches, and the ``plan``.
 
-    Prediction and target are (B, M, P*P*C) pixels; or logits (B, M, cells*cells, 512) and labels (B, M, cells*cells) of colours;
-    or what else the objective asks for.
+    Both are (B, M, P*P*C) pixels; or logits (B, M, cells*cells, 512) and labels (B, M, cells*cells) of colours; or what else the
+    objective asks for. A decoder that predicts a share at a step gives the first Q of ``plan.masked`` in training mode.
     """
 
     loss: Tensor
@@ -68,11 +68,11 @@ class MaskedModel(nn.Module, ABC):
         prediction = self.objective.unpack(values)
         return MaskedOutput(self.objective.loss(prediction, target), prediction, target, plan)
 
-    def target(self, images: Tensor, plan: MaskPlan) -> Tensor:
-        """Return what is to be predicted of the M hidden patches, in float32 also under autocast."""
+    def target(self, images: Tensor, plan: MaskPlan, count: int | None = None) -> Tensor:
+        """Return what is to be predicted of the hidden patches, or of the first ``count``, in float32 also under autocast."""
         with torch.autocast(images.device.type, enabled=False):
             images = images if images.dtype == torch.float64 else images.float()
-            hidden = gather_patches(patchify(images, self.patch_size), plan.masked)
+            hidden = gather_patches(patchify(images, self.patch_size), plan.masked[:, :count])
             return self.objective.target(hidden, self._pixel_scale())
 
     def as_patches(self, prediction: Tensor, hidden: Tensor) -> Tensor:

@@ -172,5 +172,5 @@ def test_a_head_starts_with_weights_of_the_deviation_asked_for_and_no_bias(std):
 def test_pooling_that_the_encoder_cannot_do_is_refused():
     with pytest.raises(ValueError, match=r"pool=token needs a class token, .*siglip.*: choose pool=mean"):
         Classifier(make_encoder("vit_base_patch16_siglip_gap_224"), LinearHead(32, 5), pool="token")
-    with pytest.raises(ValueError, match="pool='max' is unknown: choose one of mean, token, all"):
+    with pytest.raises(ValueError, match="pool='max' is unknown: choose one of mean, token, tokens, all"):
         Classifier(make_encoder(), LinearHead(32, 5), pool="max")

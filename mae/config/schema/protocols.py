@@ -8,7 +8,7 @@ from pydantic import Field
 
 from mae.config.schema.fields import Chosen, Group, key
 
-Pool = Literal["mean", "token"]
+Pool = Literal["mean", "token", "tokens"]
 AUGMENTATION = "the number of labelled images and epochs"
 START = "whether the encoder is pretrained"
 
@@ -40,7 +40,9 @@ class LinearProbe(Probe):
     """A linear classifier on frozen features (He et al. 2021, appendix A.1)."""
 
     name: Literal["linear_probe"] = key("the option of protocol=")
-    pool: Pool = key("mean of the patch tokens, or the class token")
+    pool: Pool = key(
+        "mean of the patch tokens, or the class token (of several their mean), or tokens for all class tokens side by side"
+    )
     sweep: bool = key("on features extracted once, a head for each pooling, norm and learning rate; validation chooses")
     sweep_factors: list[float] = key("times optim.base_lr, of a sweep")
 
@@ -49,7 +51,9 @@ class MlpProbe(Probe):
     """A classifier of two layers on frozen features."""
 
     name: Literal["mlp_probe"] = key("the option of protocol=")
-    pool: Pool = key("mean of the patch tokens, or the class token")
+    pool: Pool = key(
+        "mean of the patch tokens, or the class token (of several their mean), or tokens for all class tokens side by side"
+    )
     hidden: int | None = key("width of the hidden layer; null takes the encoder's", least=1)
     activation: Literal["relu", "gelu", "tanh"] = key("of the hidden layer", default="gelu")
 
@@ -78,7 +82,9 @@ class Finetune(Tuning):
     """Every layer learns (He et al. 2021, appendix A.1)."""
 
     name: Literal["finetune"] = key("the option of protocol=")
-    pool: Pool = key("mean of the patch tokens, then the norm; or the class token, normalised before")
+    pool: Pool = key(
+        "mean of the patch tokens, then the norm; token or tokens: the class token, or all of them side by side, normalised before"
+    )
     head: Literal["linear", "mlp"] = key("mlp puts a hidden layer before the last one", default="linear")
     hidden: int | None = key("width of the hidden layer; null takes the encoder's", least=1, default=None)
     activation: Literal["relu", "gelu", "tanh"] = key("of the hidden layer", default="gelu")
@@ -135,7 +141,9 @@ class Features(Protocol):
     trains: ClassVar[bool] = False
 
     name: Literal["features"] = key("the option of protocol=")
-    pool: Pool = key("mean of the patch tokens, or the class token")
+    pool: Pool = key(
+        "mean of the patch tokens, or the class token (of several their mean), or tokens for all class tokens side by side"
+    )
     draws: int = key("of the labels, for each point of the few-shot curves", least=1)
     whiten: bool = key(
         "whiten what kNN, clusters and retrieval compare; false leaves features as they are", default=True

@@ -17,20 +17,22 @@ from mae.config.schema.protocols import (
 )
 from mae.downstream.starting_weights import head_seed
 from mae.models.backbones.backbone import Backbone
-from mae.models.classifier import Classifier
+from mae.models.classifier import Classifier, pooled_width
 from mae.models.heads import AttentiveHead, LinearHead, MLPHead
 
 
 def linear_probe(protocol: LinearProbe, encoder: Backbone, classes: int) -> Classifier:
     """One linear layer on frozen features."""
-    head = LinearHead(encoder.width, classes, batch_norm=protocol.batch_norm, init_std=protocol.head_std)
+    head = LinearHead(
+        pooled_width(encoder, protocol.pool), classes, batch_norm=protocol.batch_norm, init_std=protocol.head_std
+    )
     return Classifier(encoder, head, pool=protocol.pool, blocks=0)
 
 
 def mlp_probe(protocol: MlpProbe, encoder: Backbone, classes: int) -> Classifier:
     """Two layers on frozen features."""
     head = MLPHead(
-        encoder.width,
+        pooled_width(encoder, protocol.pool),
         classes,
         hidden=protocol.hidden,
         activation=protocol.activation,
@@ -80,7 +82,7 @@ def _tuned(protocol: Finetune, encoder: Backbone, classes: int, blocks: float | 
                 "protocol.head_start=random, or protocol.head=linear"
             )
         head = MLPHead(
-            encoder.width,
+            pooled_width(encoder, protocol.pool),
             classes,
             hidden=protocol.hidden,
             activation=protocol.activation,
@@ -88,7 +90,9 @@ def _tuned(protocol: Finetune, encoder: Backbone, classes: int, blocks: float | 
             init_std=protocol.head_std,
         )
     else:
-        head = LinearHead(encoder.width, classes, batch_norm=normalised, init_std=protocol.head_std)
+        head = LinearHead(
+            pooled_width(encoder, protocol.pool), classes, batch_norm=normalised, init_std=protocol.head_std
+        )
     frozen = [head.norm] if protocol.head_norm == "fixed" else []
     return Classifier(encoder, head, pool=protocol.pool, blocks=blocks, frozen=frozen)
 

@@ -51,7 +51,7 @@ def frozen(encoder: Backbone, pool: str = "mean") -> Callable[[Tensor], Tensor]:
         training = encoder.training
         encoder.eval()
         try:
-            return pool_tokens(encoder(images), encoder.num_prefix_tokens, pool)
+            return pool_tokens(encoder, encoder(images), pool)
         finally:
             encoder.train(training)
 

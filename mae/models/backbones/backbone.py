@@ -123,9 +123,9 @@ class Backbone(nn.Module, ABC):
         return str(self.config.get("name") or type(self).__name__)
 
     @property
-    def has_class_token(self) -> bool:
-        """Whether the first token is a class token."""
-        return False
+    def class_tokens(self) -> int:
+        """How many of the first tokens are class tokens."""
+        return 0
 
     @property
     def heads(self) -> int | None:
@@ -194,6 +194,15 @@ class PatchBackbone(DenseBackbone):
 
     grid: tuple[int, int]
     patch_size: int
+
+    @property
+    def levels_at_most(self) -> int:
+        """How many of the last blocks ``levels`` gives the tokens of; 0 where it has none."""
+        return 0
+
+    def levels(self, images: Tensor, plan: MaskPlan, count: int) -> list[Tensor]:
+        """Return the tokens (B, prefix + V, D) behind each of the last ``count`` blocks, for a decoder that fuses them."""
+        raise NotImplementedError(f"{self.name} has no levels")
 
     @abstractmethod
     def forward(self, images: Tensor, plan: MaskPlan | None = None) -> Tensor:

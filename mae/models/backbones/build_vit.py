@@ -96,6 +96,34 @@ def own_norm_eps(plain: VisionTransformer, asked: float | None) -> float | None:
     return NORM_EPS if any(isinstance(part, nn.LayerNorm) for part in plain.blocks.modules()) else None
 
 
+def give_class_tokens(name: str, vit: VisionTransformer, count: int) -> None:
+    """Give a ViT several class tokens in place of one, each at a position of its own where the model has one for it.
+
+    Args:
+        name: Of timm.
+        vit: Is changed, in place.
+        count: How many.
+
+    Raises:
+        ValueError: There is none to begin with, or none is asked for.
+    """
+    if count == 1:
+        return
+    if count < 1:
+        raise ValueError(
+            f"model.class_tokens={count} is no number of tokens: choose 1 or more; model.options.class_token=false has none"
+        )
+    if vit.cls_token is None:
+        raise ValueError(f"model.class_tokens={count} are not for {name}, which has no class token: leave them out")
+    width, more = vit.embed_dim, count - 1
+    vit.cls_token = nn.Parameter(vit.cls_token.new_empty(1, count, width).normal_(std=1e-6))  # timm's own start
+    vit.num_prefix_tokens += more
+    if vit.pos_embed is not None and not vit.no_embed_class:
+        vit.pos_embed = nn.Parameter(
+            nn.init.trunc_normal_(vit.pos_embed.new_empty(1, vit.pos_embed.shape[1] + more, width), std=0.02)
+        )
+
+
 def start_weights(vit: VisionTransformer, init: str, position_std: float | None, token_std: float | None) -> None:
     """Initialise weights by MAE's rules, where these are asked for, and positions and class token by their deviations."""
     if init == "mae":

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from timm.layers import HybridEmbed
 from timm.models import checkpoint_seq
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mae.masking.plan import MaskPlan, gather_patches
 from mae.models.backbones.backbone import PatchBackbone
-from mae.models.backbones.build_vit import build_vit, own_norm_eps, start_weights
+from mae.models.backbones.build_vit import build_vit, give_class_tokens, own_norm_eps, start_weights
 from mae.models.backbones.freezing import freeze_vit, vit_layer
 from mae.models.backbones.hybrid import hide_pixels, hybrid_patch_size
 from mae.models.backbones.timm_models import check_vit, meta_model, own_patch_size
@@ -44,6 +45,7 @@ class Encoder(PatchBackbone):
         init: How the weights start: ``mae``, ``timm`` or ``torch``, see ``INITS``.
         position_std: Deviation of learned positions at the start; None takes the init's, as for token_std.
         token_std: Deviation of the class token at the start; 0 starts it at zero.
+        class_tokens: How many class tokens there are, where the model has one; Pixio's are 8 (arXiv 2512.15715).
         attention_bias: Whether attention has biases, at its output too.
         attention_output_dropout: Dropout after the output projection of attention; None takes ``options.proj_drop_rate``.
         cnn: A CNN whose feature map is embedded in place of patches, ``name`` and ``level``; see ``cnn_embedding``.
@@ -70,6 +72,7 @@ class Encoder(PatchBackbone):
         init: str = "mae",
         position_std: float | None = None,
         token_std: float | None = None,
+        class_tokens: int = 1,
         attention_bias: bool = True,
         attention_output_dropout: float | None = None,
         cnn: Mapping[str, Any] | None = None,
@@ -101,6 +104,7 @@ class Encoder(PatchBackbone):
             cnn=cnn,
             options=options or {},
         )
+        give_class_tokens(name, self.vit, class_tokens)
         self.hybrid = isinstance(self.vit.patch_embed, HybridEmbed)
         if self.hybrid:
             self.patch_size = hybrid_patch_size(name, self.vit, self.image_size)
@@ -129,6 +133,7 @@ class Encoder(PatchBackbone):
             "init": init,
             "position_std": position_std,
             "token_std": token_std,
+            "class_tokens": class_tokens,
             "attention_bias": attention_bias,
             "attention_output_dropout": attention_output_dropout,
             "cnn": None if cnn is None else dict(cnn),
@@ -157,6 +162,21 @@ class Encoder(PatchBackbone):
             return self._run(self.vit._pos_embed(self.embed(images)))
         self.check_images(images)
         return self._run(self._embed_visible(images, plan))
+
+    @property
+    def levels_at_most(self) -> int:
+        """How many blocks ``levels`` can give the tokens of: all."""
+        return self.depth
+
+    def levels(self, images: Tensor, plan: MaskPlan, count: int) -> list[Tensor]:
+        """Return the tokens (B, prefix + V, D) behind each of the last ``count`` blocks; those of the last are normalised."""
+        self.check_images(images)
+        tokens, found = self.vit.norm_pre(self._embed_visible(images, plan)), []
+        for number, block in enumerate(self.vit.blocks):
+            tokens = checkpoint(block, tokens, use_reentrant=False) if self.vit.grad_checkpointing else block(tokens)
+            if number >= self.depth - count:
+                found.append(tokens)
+        return [*found[:-1], self.normalize(found[-1])]
 
     def embed(self, images: Tensor) -> Tensor:
         """Embed every patch, without positions: (B, C, H, W) to (B, L, D)."""
@@ -235,9 +255,9 @@ class Encoder(PatchBackbone):
         self.vit.grad_checkpointing = True
 
     @property
-    def has_class_token(self) -> bool:
-        """Whether the first token is a class token."""
-        return self.vit.cls_token is not None
+    def class_tokens(self) -> int:
+        """How many of the first tokens are class tokens."""
+        return 0 if self.vit.cls_token is None else int(self.vit.cls_token.shape[1])
 
     def describe(self) -> str:
         """Return what a person reads in the summary of a run."""
