@@ -9,11 +9,11 @@ from torch import nn
 
 LayerOf = Callable[[str], int]
 ENCODER = "encoder."
-NO_DECAY_TOKENS = ("cls_token", "reg_token", "mask_token", "pos_embed", "latent")
+NO_DECAY_TOKENS = ("cls_token", "reg_token", "mask_token", "pos_embed", "latent", "freqs")
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:
-    """Whether weight decay applies: not to biases, norms and scales, nor to class, mask, query and position tokens."""
+    """Whether weight decay applies: not to biases, norms, scales and frequencies, nor to class, mask, query and position tokens."""
     return parameter.ndim > 1 and name.rpartition(".")[2] not in NO_DECAY_TOKENS
 
 

@@ -45,7 +45,10 @@ def test_what_is_made_knows_what_makes_it_again() -> None:
             {"name": "rondom"},
             r"masking\.name='rondom' is unknown: did you mean random\? It is one of random, corruption",
         ),
-        ({"name": "qqq"}, r"is unknown: choose one of random, corruption, block, grid, or masking\._target_=package\.module\."),
+        (
+            {"name": "qqq"},
+            r"is unknown: choose one of random, corruption, block, grid, or masking\._target_=package\.module\.",
+        ),
         ({"name": None}, r"masking\.name=None is unknown"),
         (
             {"target": "no.such.module.Class"},

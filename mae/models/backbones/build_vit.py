@@ -7,10 +7,11 @@ from functools import partial
 from typing import Any
 
 from timm.layers import HybridEmbed
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.eva import Eva
 from torch import nn
 
 from mae.models.backbones.hybrid import cnn_embedding
+from mae.models.backbones.rotary import ViT
 from mae.models.backbones.timm_models import create_vit, own_patch_size, refuse_loading
 from mae.models.layers.initialize import initialize_mae
 from mae.models.layers.patches import patch_grid
@@ -21,7 +22,7 @@ NORM_EPS = 1e-6
 
 def build_vit(
     name: str,
-    plain: VisionTransformer,
+    plain: ViT,
     image_size: tuple[int, int],
     in_channels: int,
     sizes: Mapping[str, Any],
@@ -32,7 +33,7 @@ def build_vit(
     attention_bias: bool,
     cnn: Mapping[str, Any] | None,
     options: Mapping[str, Any],
-) -> VisionTransformer:
+) -> ViT:
     """Build a timm ViT.
 
     Args:
@@ -65,13 +66,17 @@ def build_vit(
         "num_classes": 0,
         # No pooling and no fc_norm: `norm` ends the trunk, and no parameter is left without a gradient.
         "global_pool": "",
-        "fc_norm": False,
+        ("use_fc_norm" if isinstance(plain, Eva) else "fc_norm"): False,
         "drop_path_rate": drop_path,
         **chosen,
     }
+    if isinstance(plain, Eva):
+        fixed["dynamic_img_size"] = False  # DINOv3's is on, and then rotary positions are not kept
     if norm_eps is not None:
         fixed["norm_layer"] = partial(nn.LayerNorm, eps=norm_eps)
     if init == "torch":
+        if isinstance(plain, Eva):
+            raise ValueError(f"model.init=torch is not for {name}, which starts its own way: choose mae or timm")
         fixed["weight_init"] = "skip"
     if not attention_bias:
         fixed["qkv_bias"] = False
@@ -84,7 +89,7 @@ def build_vit(
     return create_vit(name, **fixed, **options)
 
 
-def own_norm_eps(plain: VisionTransformer, asked: float | None) -> float | None:
+def own_norm_eps(plain: ViT, asked: float | None) -> float | None:
     """Return the epsilon of the LayerNorms of a timm ViT; None for one that has other norms, and keeps them.
 
     Args:
@@ -96,7 +101,7 @@ def own_norm_eps(plain: VisionTransformer, asked: float | None) -> float | None:
     return NORM_EPS if any(isinstance(part, nn.LayerNorm) for part in plain.blocks.modules()) else None
 
 
-def give_class_tokens(name: str, vit: VisionTransformer, count: int) -> None:
+def give_class_tokens(name: str, vit: ViT, count: int) -> None:
     """Give a ViT several class tokens in place of one, each at a position of its own where the model has one for it.
 
     Args:
@@ -117,14 +122,16 @@ def give_class_tokens(name: str, vit: VisionTransformer, count: int) -> None:
         raise ValueError(f"model.class_tokens={count} are not for {name}, which has no class token: leave them out")
     width, more = vit.embed_dim, count - 1
     vit.cls_token = nn.Parameter(vit.cls_token.new_empty(1, count, width).normal_(std=1e-6))  # timm's own start
-    vit.num_prefix_tokens += more
+    for part in vit.modules():  # rotary attention leaves them where they are
+        if hasattr(part, "num_prefix_tokens"):
+            part.num_prefix_tokens += more
     if vit.pos_embed is not None and not vit.no_embed_class:
         vit.pos_embed = nn.Parameter(
             nn.init.trunc_normal_(vit.pos_embed.new_empty(1, vit.pos_embed.shape[1] + more, width), std=0.02)
         )
 
 
-def start_weights(vit: VisionTransformer, init: str, position_std: float | None, token_std: float | None) -> None:
+def start_weights(vit: ViT, init: str, position_std: float | None, token_std: float | None) -> None:
     """Initialise weights by MAE's rules, where these are asked for, and positions and class token by their deviations."""
     if init == "mae":
         initialize_mae(vit)

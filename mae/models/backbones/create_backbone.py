@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 
 from mae.components.registry import Registry
@@ -39,7 +40,7 @@ def backbone_class(name: str | None, target: str | None = None, *, masked: bool 
         model = meta_model(str(name))
         if masked:
             check_vit(str(name), model)
-        return Encoder if isinstance(model, VisionTransformer) else ConvNet
+        return Encoder if isinstance(model, VisionTransformer | Eva) else ConvNet
     kind = BACKBONES.resolve(name, target)
     if masked and not issubclass(kind, PatchBackbone):
         raise ValueError(

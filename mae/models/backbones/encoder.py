@@ -1,23 +1,21 @@
-"""The encoder: any timm VisionTransformer, run on the visible patches alone."""
+"""The encoder: any VisionTransformer or Eva of timm, run on the visible patches alone."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from timm.layers import HybridEmbed
-from timm.models import checkpoint_seq
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from mae.masking.plan import MaskPlan, gather_patches
 from mae.models.backbones.backbone import PatchBackbone
 from mae.models.backbones.build_vit import build_vit, give_class_tokens, own_norm_eps, start_weights
 from mae.models.backbones.freezing import freeze_vit, vit_layer
 from mae.models.backbones.hybrid import hide_pixels, hybrid_patch_size
+from mae.models.backbones.rotary import layers, placed, rotary_positions
 from mae.models.backbones.timm_models import check_vit, meta_model, own_patch_size
 from mae.models.layers.initialize import INITS
 from mae.models.layers.patches import as_pair, patch_grid, patchify
@@ -27,14 +25,15 @@ POSITIONS = ("sincos", "learned")
 
 
 class Encoder(PatchBackbone):
-    """A timm VisionTransformer that embeds and processes only the patches that a plan keeps.
+    """A ViT of timm that embeds and processes only the patches that a plan keeps.
 
     Args:
         name: Any timm ViT, such as ``vit_base_patch16_224``; its class and register tokens are kept.
         image_size: Side or (H, W) in pixels; the patch must divide it.
         in_channels: C.
         patch_size: P; None takes the timm model's own.
-        positions: ``sincos`` (fixed, as in the paper) or ``learned``.
+        positions: ``sincos`` (fixed, as in the paper) or ``learned``, of the table that is added to patches; a model of rotary
+            positions alone has none.
         width: D; None takes the timm model's own, as for depth, heads and mlp_ratio.
         depth: Number of blocks.
         heads: Attention heads per block.
@@ -145,7 +144,7 @@ class Encoder(PatchBackbone):
             if attention_output_dropout is not None:
                 block.attn.proj_drop.p = attention_output_dropout
         start_weights(self.vit, init, position_std, token_std)
-        if positions == "sincos":
+        if positions == "sincos" and not self._rotary_alone:
             self._fix_sincos()
 
     def forward(self, images: Tensor, plan: MaskPlan | None = None) -> Tensor:
@@ -159,9 +158,9 @@ class Encoder(PatchBackbone):
     def trunk(self, images: Tensor, plan: MaskPlan | None = None) -> Tensor:
         """Do what ``forward`` does, all but the last norm."""
         if plan is None:
-            return self._run(self.vit._pos_embed(self.embed(images)))
+            return self._run(*placed(self.vit, self.embed(images)))
         self.check_images(images)
-        return self._run(self._embed_visible(images, plan))
+        return self._run(self._embed_visible(images, plan), rotary_positions(self.vit, plan))
 
     @property
     def levels_at_most(self) -> int:
@@ -172,8 +171,8 @@ class Encoder(PatchBackbone):
         """Return the tokens (B, prefix + V, D) behind each of the last ``count`` blocks; those of the last are normalised."""
         self.check_images(images)
         tokens, found = self.vit.norm_pre(self._embed_visible(images, plan)), []
-        for number, block in enumerate(self.vit.blocks):
-            tokens = checkpoint(block, tokens, use_reentrant=False) if self.vit.grad_checkpointing else block(tokens)
+        for number, layer in enumerate(layers(self.vit, rotary_positions(self.vit, plan))):
+            tokens = layer(tokens)
             if number >= self.depth - count:
                 found.append(tokens)
         return [*found[:-1], self.normalize(found[-1])]
@@ -185,12 +184,13 @@ class Encoder(PatchBackbone):
 
     def encode(self, embeddings: Tensor) -> Tensor:
         """Finish what ``embed`` began: (B, L, D) to tokens (B, prefix + L, D), normalised."""
-        return self.normalize(self._run(self.vit._pos_embed(embeddings)))
+        return self.normalize(self._run(*placed(self.vit, embeddings)))
 
-    def _run(self, tokens: Tensor) -> Tensor:
-        vit = self.vit
-        run = partial(checkpoint_seq, vit.blocks) if vit.grad_checkpointing else vit.blocks
-        return run(vit.norm_pre(tokens))  # type: ignore[no-any-return]
+    def _run(self, tokens: Tensor, rotary: Tensor | None) -> Tensor:
+        tokens = self.vit.norm_pre(tokens)
+        for layer in layers(self.vit, rotary):
+            tokens = layer(tokens)
+        return tokens
 
     def _embed_visible(self, images: Tensor, plan: MaskPlan) -> Tensor:
         """Embed the visible patches and add their positions: (B, C, H, W) to (B, prefix + V, D)."""
@@ -225,8 +225,9 @@ class Encoder(PatchBackbone):
         return self.vit.norm(tokens)  # type: ignore[no-any-return]
 
     def restart_norm(self) -> None:
-        """Let the last norm start afresh."""
-        self.vit.norm.reset_parameters()
+        """Let the last norm start afresh, where there is one."""
+        if not isinstance(self.vit.norm, nn.Identity):
+            self.vit.norm.reset_parameters()
 
     def layer_of(self, name: str) -> int:
         """Return the layer of a parameter: 0 embeddings, 1 to depth the blocks, depth + 1 the norm that follows them."""
@@ -265,7 +266,12 @@ class Encoder(PatchBackbone):
         return (
             f"{self.name}: {self.depth} blocks of width {self.width}, {height}x{width} px in "
             f"{self.grid[0]}x{self.grid[1]} patches of {self.patch_size}, {self.in_channels} channels"
+            f"{', rotary positions' if getattr(self.vit, 'rope', None) is not None else ''}"
         )
+
+    @property
+    def _rotary_alone(self) -> bool:
+        return self.vit.pos_embed is None and getattr(self.vit, "rope", None) is not None
 
     @property
     def position_prefix(self) -> int:

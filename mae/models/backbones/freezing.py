@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 
-from timm.models.vision_transformer import VisionTransformer
 from torch import nn
+
+from mae.models.backbones.rotary import ViT
 
 ATTENTION_HALF = ("norm1", "attn", "ls1", "drop_path1")
 
@@ -16,12 +17,12 @@ def vit_layer(name: str, depth: int) -> int:
     block = re.match(r"vit\.blocks\.(\d+)\.", name)
     if block:
         return int(block.group(1)) + 1
-    if re.match(r"vit\.(patch_embed|pos_embed|cls_token|reg_token|norm_pre)\b", name):
+    if re.match(r"vit\.(patch_embed|pos_embed|cls_token|reg_token|norm_pre|rope)\b", name):
         return 0
     return depth + 1
 
 
-def freeze_vit(vit: VisionTransformer, blocks: float, title: str) -> list[nn.Module]:
+def freeze_vit(vit: ViT, blocks: float, title: str) -> list[nn.Module]:
     """Let the last ``blocks`` blocks and the final norm learn, and nothing before them (He et al. 2021, figure 9).
 
     Args:

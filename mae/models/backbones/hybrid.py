@@ -8,10 +8,10 @@ from typing import Any
 
 import timm
 from timm.layers import HybridEmbed
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mae.masking.plan import MaskPlan
+from mae.models.backbones.rotary import ViT
 from mae.models.backbones.timm_models import known_model
 
 
@@ -36,7 +36,7 @@ def cnn_embedding(cnn: Mapping[str, Any], in_channels: int) -> Callable[..., nn.
     return partial(HybridEmbed, backbone=backbone)
 
 
-def hybrid_patch_size(name: str, vit: VisionTransformer, image_size: tuple[int, int]) -> int:
+def hybrid_patch_size(name: str, vit: ViT, image_size: tuple[int, int]) -> int:
     """Return P, the pixels of the image to a side of each token.
 
     Raises:

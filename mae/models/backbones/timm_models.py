@@ -10,8 +10,11 @@ from typing import Any
 import timm
 import torch
 from timm.layers import HybridEmbed, PatchEmbed
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
+
+from mae.models.backbones.rotary import ViT
 
 LOADING = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
 """Arguments by which timm reads weights of its own accord."""
@@ -56,8 +59,8 @@ def meta_model(name: str) -> nn.Module:
         return timm.create_model(known_model(name), num_classes=0)  # type: ignore[no-any-return]
 
 
-def create_vit(name: str, **arguments: Any) -> VisionTransformer:
-    """Return a timm VisionTransformer.
+def create_vit(name: str, **arguments: Any) -> ViT:
+    """Return a timm VisionTransformer, or an Eva, which has rotary positions.
 
     Raises:
         ValueError: It is none, or cannot be built with these arguments.
@@ -70,15 +73,15 @@ def create_vit(name: str, **arguments: Any) -> VisionTransformer:
     return check_vit(name, vit)
 
 
-def check_vit(name: str, model: nn.Module) -> VisionTransformer:
+def check_vit(name: str, model: nn.Module) -> ViT:
     """Return the model, or raise a ValueError where it is no plain ViT over patches or over a CNN's feature map."""
     kind = type(model).__name__
-    if not isinstance(model, VisionTransformer):
+    if not isinstance(model, VisionTransformer | Eva):
         raise ValueError(
-            f"model.name={name!r} is of the class {kind}, not a VisionTransformer: convolutions, windows and the like need "
+            f"model.name={name!r} is of the class {kind}, not a VisionTransformer or Eva: convolutions, windows and the like need "
             f"every patch in its place, so hidden patches cannot be dropped; choose a ViT such as vit_small_patch16_224"
         )
-    if type(model)._pos_embed is not VisionTransformer._pos_embed:
+    if type(model)._pos_embed not in (VisionTransformer._pos_embed, Eva._pos_embed):
         raise ValueError(
             f"model.name={name!r} is of the class {kind}, which places its tokens in its own way: choose a plain ViT"
         )
@@ -90,7 +93,7 @@ def check_vit(name: str, model: nn.Module) -> VisionTransformer:
     return model
 
 
-def own_patch_size(name: str, vit: VisionTransformer) -> int:
+def own_patch_size(name: str, vit: ViT) -> int:
     """Return the side of a ViT's patches in pixels.
 
     Raises:
