@@ -31,7 +31,10 @@ PATHS = Groups([config_folder()]).files("experiment")
 COMMAND = re.compile(r"^python train_(pretrain|finetune)\.py (\S+(?: \S+)*)")
 IMAGENET_FILE = config_folder() / "experiment" / "_imagenet.yaml"
 SIZES = ("base", "large", "huge")
-PUBLISHED = [name for name in PATHS if name.startswith("mae_")] + ["cifar10", "cifar10_finetune"]
+PUBLISHED = [name for name in PATHS if name.startswith(("mae_", "crossmae_", "pixio_"))] + [
+    "cifar10",
+    "cifar10_finetune",
+]
 
 
 def header(name: str) -> list[str]:
@@ -81,7 +84,7 @@ def test_the_recipes_that_are_promised_are_there() -> None:
     wanted |= {"mae_large_partial", "digits", "digits_probe", "fashion_mnist", "fashion_mnist_finetune"}
     wanted |= {"cifar10", "cifar10_finetune", "cifar10_small"}
     wanted |= {"fashion_mnist_vit_d2l", "cifar10_vit_labml", "cifar10_patch_prediction", "cifar10_vt_resnet18"}
-    wanted |= {"camvid_vt_fpn", "camvid_mae"}
+    wanted |= {"camvid_vt_fpn", "camvid_mae", "crossmae_base_800", "pixio_huge"}
     assert set(PATHS) == wanted
 
 
@@ -407,6 +410,31 @@ def test_a_pretraining_recipe_reaches_the_job(tmp_path: Path, photographs: Path)
     assert (module.sampler.ratio, module.model.grid) == (0.75, (14, 14))
     assert module.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
     assert {choice.key for choice in ready.setting.choices.made} <= OPEN
+
+
+def test_crossmae_s_recipe_reaches_the_job(tmp_path: Path, photographs: Path) -> None:
+    ready = prepared("crossmae_base_800", tmp_path, photographs, "decoder.depth=1", "decoder.fuse=1")
+    module, moves = ready.module, ready.module.optimization
+    plan = module.sampler(2, (14, 14), torch.Generator().manual_seed(0))
+    assert (plan.masked.shape[1], module.model.decoder.train().predicted(plan).shape[1]) == (147, 49)
+    assert (moves.lr, moves.warmup_steps) == (scaled_lr(1.5e-4, 4), 40 * 2)
+    values = flat("crossmae_base_800")
+    assert (values["decoder.depth"], values["decoder.width"], values["decoder.fuse"]) == (12, 512, 12)
+    assert (values["epochs"], values["batch_size"], values["masking.ratio"]) == (800, 4096, 0.75)
+
+
+def test_pixio_s_recipe_reaches_the_job(tmp_path: Path, photographs: Path) -> None:
+    ready = prepared("pixio_huge", tmp_path, photographs, "decoder.depth=1", "decoder.width=32", "decoder.heads=2")
+    model = ready.module.model
+    assert (model.grid, model.encoder.class_tokens, model.encoder.num_prefix_tokens) == ((16, 16), 8, 8)
+    assert model.encoder.vit.pos_embed.requires_grad
+    assert ready.module.sampler.check(model.grid) == 64
+    assert ready.module.sampler.block == 4
+    values = flat("pixio_huge")
+    assert (values["decoder.depth"], values["decoder.width"], values["decoder.heads"]) == (32, 512, 16)
+    assert (values["model.width"], values["model.depth"], values["model.heads"]) == (1280, 32, 16)
+    assert values["epochs"] == round(1605 * 400 * 8192 / 1_281_167)
+    assert values["optim.warmup_epochs"] == pytest.approx(values["epochs"] / 10, abs=1)
 
 
 def test_a_probing_recipe_reaches_the_job(tmp_path: Path, photographs: Path) -> None:

@@ -16,6 +16,14 @@ from torch import nn
 
 from mae.models.backbones.rotary import ViT
 
+WHY_NOT = {
+    "VisionTransformerRelPos": "its biases between places of patches are not gathered for a part of them here",
+    "Beit": "its biases between places of patches are not gathered for a part of them here",
+    "Hiera": "its pooling needs the patches of a mask unit together, which is not built here",
+    "NaFlexVit": "it takes images that are cut into patches before",
+    "Cait": "its class token takes a way of its own, which is not built here",
+}
+"""Why the patches of a class of timm's cannot be hidden, where it is not that they cannot be dropped."""
 LOADING = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
 """Arguments by which timm reads weights of its own accord."""
 
@@ -77,9 +85,13 @@ def check_vit(name: str, model: nn.Module) -> ViT:
     """Return the model, or raise a ValueError where it is no plain ViT over patches or over a CNN's feature map."""
     kind = type(model).__name__
     if not isinstance(model, VisionTransformer | Eva):
+        why = WHY_NOT.get(
+            kind,
+            "convolutions, windows and the like need every patch in its place, so hidden patches cannot be dropped",
+        )
         raise ValueError(
-            f"model.name={name!r} is of the class {kind}, not a VisionTransformer or Eva: convolutions, windows and the like need "
-            f"every patch in its place, so hidden patches cannot be dropped; choose a ViT such as vit_small_patch16_224"
+            f"model.name={name!r} is of the class {kind}, not a VisionTransformer or Eva: {why}; choose a ViT such as "
+            f"vit_small_patch16_224"
         )
     if type(model)._pos_embed not in (VisionTransformer._pos_embed, Eva._pos_embed):
         raise ValueError(
