@@ -23,7 +23,9 @@ UNREADABLE = (
     *(LookupError, AttributeError, TypeError, AssertionError),
 )
 
-HEADER = ("epoch", "global_step", "hyper_parameters")
+START = "start_share"
+"""How much of the weights of a fine-tuning is those that it began with."""
+HEADER = ("epoch", "global_step", "hyper_parameters", START)
 """What a checkpoint of a run says of itself beside its tensors."""
 
 
@@ -119,7 +121,7 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """Return what a checkpoint of a run says of itself: ``epoch``, ``global_step`` and ``hyper_parameters``.
+    """Return what a checkpoint of a run says of itself: ``epoch``, ``global_step``, ``hyper_parameters`` and ``start_share``.
 
     Its tensors stay on disk, so this is cheap, whatever the size of the file.
 

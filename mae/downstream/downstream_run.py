@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from mae.checkpoints.read import read_header
+from mae.checkpoints.read import START, read_header, read_pickle
 from mae.config.schema.protocols import Finetune
 from mae.config.schema.roots import FinetuneConfig
 from mae.downstream.baselines import BASELINE, earlier_baselines, random_config
+from mae.downstream.between import SHARES, mixed, nearest
 from mae.downstream.tasks.task import Scored, Task
-from mae.evaluation.paired import clearly_better
 from mae.models.cost import parameters
 from mae.report.page import Figure
 from mae.run.folder import RunFolder
@@ -99,39 +99,39 @@ class DownstreamRun(Run):
         self._compare_start()
 
     def _compare_start(self) -> None:
-        """Let ``best.ckpt`` be the start of the run, where it was kept and no epoch is better by more than a standard error.
-
-        The best of many looks at the same validation images is about that much too good by luck.
-        """
+        """Let ``best.ckpt`` hold weights between the start, where it was kept, and the best epoch, as validation says."""
         checkpoints = self.setting.folder.path / "checkpoints"
         start, best = checkpoints / "start.ckpt", checkpoints / "best.ckpt"
         if not start.is_file():
             return
-        kept = self._right(start)
-        better = best.is_file() and clearly_better(self._right(best), kept)
+        first = read_pickle(start)
+        last = read_pickle(best) if best.is_file() else first
+        points = {share: mixed(first["state_dict"], last["state_dict"], share) for share in SHARES}
+        share = SHARES[nearest([self._right(weights) for weights in points.values()])]
         self.trainer.strategy.barrier()
-        if self.trainer.is_global_zero and not better:
-            start.replace(best)
-        elif self.trainer.is_global_zero:
-            start.unlink()
+        if self.trainer.is_global_zero:
+            partial = start.with_suffix(".partial")
+            torch.save({**(last if share else first), "state_dict": points[share], START: 1 - share}, partial)
+            start.unlink()  # before best.ckpt changes, which is not to be compared again
+            partial.replace(best)
         self.trainer.strategy.barrier()
 
-    def _right(self, weights: Path) -> Tensor:
-        """Return which validation images (N,) the classifier of a checkpoint has right."""
+    def _right(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """Return which validation images (N,) the classifier with these weights has right."""
         assert isinstance(self.module, ClassificationModule), "a start is kept where a head is solved for"
+        self.module.load_state_dict(weights)
         split = self.data.evaluation_loader(self.data.splits.val, shard=True)
-        self.trainer.test(self.module, split, ckpt_path=weights, weights_only=True, verbose=False)
+        self.trainer.test(self.module, split, verbose=False)
         logits, labels = self.module.scored
         return logits.argmax(dim=1) == labels
 
     @property
     def training_results(self) -> Mapping[str, Any]:
-        """Whether what is scored is the solved head that the run began with, where it began with one."""
+        """How much of what is scored is the solved head that the run began with, where it began with one: 1 is that alone."""
         protocol = self.setting.config.protocol
         if not (isinstance(protocol, Finetune) and protocol.head_start == "solved"):
             return {}
-        header = read_header(self.setting.folder.path / "checkpoints" / "best.ckpt")
-        return {"start_kept": header["global_step"] == 0}
+        return {START: read_header(self.setting.folder.path / "checkpoints" / "best.ckpt").get(START, 0.0)}
 
     @property
     def training_figures(self) -> Sequence[Figure]:

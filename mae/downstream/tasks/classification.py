@@ -218,10 +218,16 @@ class Classification(Task[ClassificationModule]):
         if pixels is not None:
             figure = accuracy_estimate(results["pixels_top1"], results["pixels_images"])
             sentences.append(beside("logistic regression on raw pixels", figure, pixels))
-        if results.get("start_kept"):
+        share = results.get("start_share")
+        if share == 1:
             sentences.append(
                 "No epoch was better on validation, by more than a standard error, than the head that was solved for on frozen "
                 "features, a linear probe, which is therefore what was scored: train longer, or at another rate (optim.base_lr)."
+            )
+        elif share:
+            sentences.append(
+                f"The weights are {share:.0%} those that training began with and {1 - share:.0%} those of its best epoch: "
+                f"farther from the start none was better on validation by more than a standard error."
             )
         sentences.append(f"Always naming the commonest class would score about {results['largest_class_share']:.1%}.")
         if random is not None and random.word != "helped":

@@ -9,6 +9,8 @@ import lightning as L
 import pytest
 import torch
 
+from mae.downstream import downstream_run
+from mae.downstream.between import SHARES, mixed
 from mae.downstream.labelled_data import extract_split
 from mae.downstream.tasks.head_start import as_classifier
 from mae.evaluation.frozen.logistic import LogisticFit, fit_logistic
@@ -131,7 +133,7 @@ def test_a_start_that_no_epoch_improves_on_is_what_is_scored(run: Path, tmp_path
     ruinous = (f"checkpoint={run}", "protocol.head_start=solved", "optim.base_lr=5", "optim.warmup_epochs=0")
     prepared = job("finetune", tmp_path / "run", *SHORT, *ruinous)
     results = prepared.run()
-    assert results["start_kept"] is True
+    assert results["start_share"] == 1
     assert "a linear probe, which is therefore what was scored" in (tmp_path / "run" / "report.html").read_text(
         encoding="utf-8"
     )
@@ -141,3 +143,28 @@ def test_a_start_that_no_epoch_improves_on_is_what_is_scored(run: Path, tmp_path
     assert (best["global_step"], best["epoch"]) == (0, 0)
     assert last["global_step"] > 0
     assert not (checkpoints / "start.ckpt").exists()
+
+
+def test_weights_between_the_start_and_the_best_epoch_are_scored_where_validation_says_so(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[float, dict[str, torch.Tensor]] = {}
+
+    def watch(start: dict[str, torch.Tensor], best: dict[str, torch.Tensor], share: float) -> dict[str, torch.Tensor]:
+        seen[share] = mixed(start, best, share)
+        return seen[share]
+
+    monkeypatch.setattr(downstream_run, "mixed", watch)
+    monkeypatch.setattr(downstream_run, "nearest", lambda right: SHARES.index(0.75))
+    prepared = job("finetune", tmp_path / "run", *SHORT, f"checkpoint={run}", "protocol.head_start=solved")
+    results = prepared.run()
+    assert results["start_share"] == 0.25
+    best = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
+    weight = "model.encoder.vit.blocks.0.attn.qkv.weight"
+    assert torch.equal(best["state_dict"][weight], seen[0.75][weight])
+    assert torch.allclose(best["state_dict"][weight], seen[0][weight].lerp(seen[1][weight], 0.75))
+    assert not torch.equal(seen[0][weight], seen[1][weight])
+    assert best["global_step"] > 0
+    assert "The weights are 25% those that training began with" in (tmp_path / "run" / "report.html").read_text("utf-8")
+    again = job("finetune", tmp_path / "again", "evaluate_only=true", f"checkpoint={tmp_path / 'run'}").run()
+    assert again["test_top1"] == results["test_top1"]
