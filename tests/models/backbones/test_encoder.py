@@ -292,7 +292,7 @@ def test_dropout_on_the_embeddings_is_that_of_timm_where_patches_are_left_out(ra
     encoder = Encoder("vit_tiny_patch16_224", **SMALL, options={"pos_drop_rate": 0.5})
     images, plan = torch.randn(2, 3, 16, 16), random_plan(2, (4, 4))
     embedded = []
-    encoder.vit.blocks.register_forward_pre_hook(lambda _, given: embedded.append(given[0]))
+    encoder.vit.blocks[0].register_forward_pre_hook(lambda _, given: embedded.append(given[0]))
 
     for mode in (True, False):
         encoder.train(mode)(images, plan)
