@@ -94,6 +94,7 @@ def from_released(
             "heads": RELEASED_HEADS.get(width, max(1, width // 64)),
             "mlp_ratio": state["blocks.0.mlp.fc1.weight"].shape[0] / width,
             "norm_eps": 1e-6,
+            "class_tokens": state["cls_token"].shape[1] if "cls_token" in state else 1,
             "options": {
                 "class_token": "cls_token" in state,
                 "reg_tokens": state["reg_token"].shape[1] if "reg_token" in state else 0,

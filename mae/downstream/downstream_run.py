@@ -104,16 +104,23 @@ class DownstreamRun(Run):
         start, best = checkpoints / "start.ckpt", checkpoints / "best.ckpt"
         if not start.is_file():
             return
-        first = read_pickle(start)
-        last = read_pickle(best) if best.is_file() else first
-        points = {share: mixed(first["state_dict"], last["state_dict"], share) for share in SHARES}
-        share = SHARES[nearest([self._right(weights) for weights in points.values()])]
+        if not (
+            best.is_file() and START in read_header(best)
+        ):  # it has not been compared by a run that was killed then
+            first = read_pickle(start)
+            last = read_pickle(best) if best.is_file() else first
+            states = first["state_dict"], last["state_dict"]
+            share = SHARES[nearest([self._right(mixed(*states, share)) for share in SHARES])]
+            self.trainer.strategy.barrier()
+            if self.trainer.is_global_zero:
+                partial = start.with_suffix(".partial")
+                torch.save(
+                    {**(last if share else first), "state_dict": mixed(*states, share), START: 1 - share}, partial
+                )
+                partial.replace(best)
         self.trainer.strategy.barrier()
         if self.trainer.is_global_zero:
-            partial = start.with_suffix(".partial")
-            torch.save({**(last if share else first), "state_dict": points[share], START: 1 - share}, partial)
-            start.unlink()  # before best.ckpt changes, which is not to be compared again
-            partial.replace(best)
+            start.unlink()
         self.trainer.strategy.barrier()
 
     def _right(self, weights: Mapping[str, Tensor]) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -43,7 +43,8 @@ class MaskPlan:
 
     Attributes:
         keep: (B, V) int64, the visible patches, in the order in which the encoder sees them.
-        masked: (B, M) int64, the hidden patches, in an order drawn at random. Together with ``keep`` a partition of the L patches.
+        masked: (B, M) int64, the hidden patches; a sampler gives them in an order drawn at random. Together with ``keep`` a
+            partition of the L patches.
         mask: (B, L) bool, True where the patch is hidden.
         grid: (Gh, Gw).
     """
@@ -79,7 +80,7 @@ class MaskPlan:
     def shuffled(self, noise: Tensor) -> MaskPlan:
         """Return the same plan with the hidden patches in order of noise (B, L), so that the first of them are a random part."""
         order = noise.gather(1, self.masked).argsort(dim=1, stable=True)
-        return MaskPlan(self.keep, self.masked.gather(1, order), self.mask, self.grid)
+        return replace(self, masked=self.masked.gather(1, order))
 
     def to(self, device: torch.device | str) -> MaskPlan:
         """Return the same plan on another device."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
 
@@ -31,13 +32,22 @@ class MaskSampler(ABC):
     def __call__(self, batch: int, grid: tuple[int, int], generator: torch.Generator) -> MaskPlan:
         """Return a plan for ``batch`` images, from a generator."""
         # float32 whatever the precision of the run: in bf16 every batch of 196 patches would hold ties.
-        shape = (batch, *self.numbers(grid))
-        noise = torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float32)
-        return self.plan(noise, grid)
+        shape = (batch, self._drawn(grid))
+        return self._plan(torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float32), grid)
 
     def of_images(self, keys: Tensor, grid: tuple[int, int]) -> MaskPlan:
         """Return a plan in which the mask of each image is a function of its key (B,) alone, see ``noise.image_keys``."""
-        return self.plan(uniform(keys, *self.numbers(grid)), grid)
+        return self._plan(uniform(keys, self._drawn(grid)), grid)
+
+    def _drawn(self, grid: tuple[int, int]) -> int:
+        """Return how many numbers an image takes: those of its plan, then one a patch for the order of the hidden ones."""
+        return math.prod(self.numbers(grid)) + grid[0] * grid[1]
+
+    def _plan(self, drawn: Tensor, grid: tuple[int, int]) -> MaskPlan:
+        """Return the plan, with the hidden patches in an order of no meaning, so that the first of them are a random part."""
+        shape = self.numbers(grid)
+        count = math.prod(shape)
+        return self.plan(drawn[:, :count].reshape(-1, *shape), grid).shuffled(drawn[:, count:])
 
     def numbers(self, grid: tuple[int, int]) -> tuple[int, ...]:
         """Return the shape of the uniform numbers that the plan of an image is made of, here (L,)."""
@@ -45,7 +55,7 @@ class MaskSampler(ABC):
 
     @abstractmethod
     def plan(self, noise: Tensor, grid: tuple[int, int]) -> MaskPlan:
-        """Return the plan of noise (B, *numbers)."""
+        """Return the plan of noise (B, *numbers); the hidden patches are put into a random order afterwards."""
 
     @abstractmethod
     def check(self, grid: tuple[int, int]) -> int:

@@ -63,10 +63,15 @@ class BlockMasking(MaskSampler):
         covered = (in_rows[:, :, :, None] & in_columns[:, :, None, :]).flatten(2)  # (B, K, L)
         turns = torch.arange(K, device=noise.device)[:, None]
         turn = torch.where(covered, turns, K).amin(dim=1)
-        return MaskPlan.from_noise(K - turn + order, grid, self.ratio).shuffled(order)
+        return MaskPlan.from_noise(K - turn + order, grid, self.ratio)
 
     def check(self, grid: tuple[int, int]) -> int:
         """Return V on this grid, or raise the ValueError that training would meet at its first step."""
+        if self.smallest * grid[0] * grid[1] < 0.5:
+            raise ValueError(
+                f"masking.smallest={self.smallest} is less than half of one of the {grid[0]}x{grid[1]} patches: choose "
+                f"{1 / (grid[0] * grid[1]):.2g} or more"
+            )
         return visible_count(grid[0] * grid[1], self.ratio)
 
     def describe(self, grid: tuple[int, int]) -> str:
@@ -87,15 +92,15 @@ class GridMasking(MaskSampler):
         self.every = every
 
     def numbers(self, grid: tuple[int, int]) -> tuple[int, ...]:
-        """Return how many numbers there are: one for the place, then one for a patch."""
-        return (1 + grid[0] * grid[1],)
+        """Return (1,): the place."""
+        return (1,)
 
     def plan(self, noise: Tensor, grid: tuple[int, int]) -> MaskPlan:
         """Return the plan of this noise, of a batch."""
         rows, columns = (torch.arange(side, device=noise.device) % self.every for side in grid)
         places = (rows[:, None] * self.every + columns).flatten()
-        hidden = places != (noise[:, :1] * self.every**2).floor()
-        return MaskPlan.from_noise(hidden.float(), grid, 1 - 1 / self.every**2).shuffled(noise[:, 1:])
+        hidden = places != (noise * self.every**2).floor()
+        return MaskPlan.from_noise(hidden.float(), grid, 1 - 1 / self.every**2)
 
     def check(self, grid: tuple[int, int]) -> int:
         """Return V on this grid, or raise the ValueError that training would meet at its first step."""

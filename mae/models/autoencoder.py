@@ -31,9 +31,10 @@ class MaskedAutoencoder(MaskedModel):
     def __init__(self, encoder: PatchBackbone, decoder: Decoder, objective: Objective) -> None:
         super().__init__(encoder, objective)
         if decoder.levels > encoder.levels_at_most:
+            most = encoder.levels_at_most
+            remedy = f"from 0 to {most}" if most else "0, since this model gives those of the last alone"
             raise ValueError(
-                f"the decoder takes the tokens of {decoder.levels} blocks, and {encoder.name} gives those of "
-                f"{encoder.levels_at_most}: choose decoder.fuse={encoder.levels_at_most} or less"
+                f"decoder.fuse={decoder.levels} takes the tokens of more blocks than the {most} of {encoder.name}: choose {remedy}"
             )
         self.decoder = decoder
 

@@ -28,7 +28,6 @@ class PretrainingModule(L.LightningModule):
         model: What is trained; its encoder carries the pixel statistics.
         sampler: Draws the masks.
         optimization: Optimizer and schedule.
-        validation_images: Size of the validation split.
         seed: The mask of a crop is a function of (seed, epoch, image, repeat).
         repeats: Crops of each image in a training batch, side by side.
     """

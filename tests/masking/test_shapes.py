@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mae.masking.noise import image_keys
+from mae.masking.noise import image_keys, uniform
 from mae.masking.plan import MaskPlan
-from mae.masking.samplers import MaskSampler, RandomMasking
+from mae.masking.samplers import MaskSampler, RandomCorruption, RandomMasking
 from mae.masking.shapes import BlockMasking, GridMasking
+from tests.outside import ColumnMasking
 
 
 def plan_of(sampler: MaskSampler, grid: tuple[int, int], images: int = 40) -> MaskPlan:
@@ -70,7 +71,7 @@ def rectangles_one_by_one(noise: Tensor, sampler: BlockMasking, grid: tuple[int,
         (BlockMasking(), (14, 14)),
         (BlockMasking(0.4, smallest=16 / 196, largest=0.38), (14, 14)),
         (BlockMasking(0.75, smallest=0.15, largest=0.2, aspect=0.75), (8, 12)),
-        (BlockMasking(0.9, smallest=0.02, largest=0.02), (4, 4)),
+        (BlockMasking(0.9, smallest=0.04, largest=0.04), (4, 4)),
     ],
 )
 def test_rectangles_are_those_of_a_loop_that_places_one_after_the_other(
@@ -111,6 +112,7 @@ def test_of_each_square_one_patch_is_seen_at_the_same_place() -> None:
         (lambda: BlockMasking(1.0), (4, 4), r"masking\.ratio=1\.0 hides all or no patches"),
         (lambda: BlockMasking(0.99), (4, 4), r"masking\.ratio=0\.99 hides 16 of 16 patches"),
         (lambda: BlockMasking(smallest=0.5), (4, 4), r"masking\.smallest=0\.5 and masking\.largest=0\.4 are no shares .* such as 0\.08 and 0\.4$"),  # noqa: E501
+        (lambda: BlockMasking(smallest=0.001), (4, 4), r"masking\.smallest=0\.001 is less than half of one of the 4x4 patches: choose 0\.062 or more$"),  # noqa: E501
         (lambda: BlockMasking(aspect=2), (4, 4), r"masking\.aspect=2 is not the flattest side ratio: .* such as 0\.3$"),
         (lambda: GridMasking(1), (4, 4), r"masking\.every=1 hides nothing: choose 2 or more"),
         (lambda: GridMasking(4), (14, 14), r"masking\.every=4 does not divide a grid of 14x14 patches: choose one of 2, 7, 14$"),
@@ -131,9 +133,20 @@ def test_samplers_say_what_they_hide() -> None:
     assert GridMasking().describe((8, 8)) == "75%: the encoder sees 16 of 64 patches, one of each 2x2"
 
 
-@pytest.mark.parametrize("sampler", [RandomMasking(), BlockMasking(), GridMasking()])
+@pytest.mark.parametrize(
+    "sampler",
+    [RandomMasking(), RandomMasking(block=2), BlockMasking(), GridMasking(), ColumnMasking(2), RandomCorruption()],
+)
 def test_hidden_patches_come_in_an_order_of_no_meaning(sampler: MaskSampler) -> None:
     plan = plan_of(sampler, (8, 8), images=2000)
+    if isinstance(sampler, BlockMasking):  # those of the rectangle that was cut come no later than others
+        first = sampler.plan(uniform(image_keys(0, torch.arange(2000)), *sampler.numbers((8, 8))), (8, 8)).masked[:, 0]
+        often = [
+            float((plan.masked[:, part] == first[:, None]).any(1).double().mean())
+            for part in (slice(16), slice(16, 32))
+        ]
+        assert often == pytest.approx([0.5, 0.5], abs=0.05)
+    assert type(plan) is type(sampler.plan(torch.rand(1, *sampler.numbers((8, 8))), (8, 8)))
     rows = plan.masked // 8
     half = plan.masked.shape[1] // 2
     assert float(rows[:, :half].double().mean()) == pytest.approx(float(rows[:, half:].double().mean()), abs=0.1)

@@ -20,7 +20,7 @@ SMALL: dict[str, Any] = {"patch_size": 4, "width": 24, "depth": 2, "heads": 2}
 
 def encoder(name: str = "vit_tiny_patch16_224", **options: Any) -> Encoder:
     torch.manual_seed(0)
-    return Encoder(name, 16, 3, **SMALL, **options).eval()
+    return Encoder(name, 16, 3, **{**SMALL, **options}).eval()
 
 
 @pytest.mark.parametrize("positions", ["sincos", "learned"])
@@ -66,6 +66,14 @@ def test_every_class_token_learns_and_a_checkpoint_keeps_them(tmp_path: Path) ->
     assert token.shape == (1, 3, 24) and bool((token.grad.abs().sum(dim=2) > 0).all())
     again = mae.load_autoencoder(mae.save(model, tmp_path))
     assert torch.equal(again.eval().encoder(images), model.eval().encoder(images))
+
+
+def test_timm_s_names_alone_tell_how_many_there_are(tmp_path: Path) -> None:
+    many = encoder(class_tokens=3, positions="learned", heads=None)
+    torch.save(many.vit.state_dict(), tmp_path / "many.pth")
+    again = mae.load_encoder(tmp_path / "many.pth", image_size=16)
+    assert again.class_tokens == 3
+    assert torch.equal(again.vit.cls_token, many.vit.cls_token)
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,8 @@ def test_class_tokens_are_not_turned(family: str) -> None:
 
 def test_it_says_what_places_its_patches() -> None:
     assert encoder("dinov3").describe().endswith("3 channels, rotary positions")
+    with pytest.raises(ValueError, match=r"model\.position_std=0\.02 means nothing to this model.*leave it out$"):
+        encoder("dinov3", position_std=0.02)
     with pytest.raises(ValueError, match=r"model\.init=torch is not for vit_small_patch16_dinov3.*choose mae or timm$"):
         encoder("dinov3", init="torch")
 

@@ -135,6 +135,11 @@ def start_weights(vit: ViT, init: str, position_std: float | None, token_std: fl
     """Initialise weights by MAE's rules, where these are asked for, and positions and class token by their deviations."""
     if init == "mae":
         initialize_mae(vit)
-    for table, std in ((vit.pos_embed, position_std), (vit.cls_token, token_std)):
+    for key, table, std in (
+        ("position_std", vit.pos_embed, position_std),
+        ("token_std", vit.cls_token, token_std),
+    ):
         if table is not None and std is not None:
             nn.init.normal_(table, std=std)
+        elif std is not None:
+            raise ValueError(f"model.{key}={std} means nothing to this model, which has no such table: leave it out")

@@ -56,8 +56,8 @@ def freeze_vit(vit: ViT, blocks: float, title: str) -> list[nn.Module]:
             # The attention half comes first, so only what follows it can learn without a gradient through it.
             if not all(hasattr(block, name) for name in (*ATTENTION_HALF, "mlp")):
                 raise ValueError(
-                    f"protocol.blocks={blocks:g} tunes an MLP alone, and blocks of {title} are not an attention "
-                    f"and then an MLP: choose a whole number"
+                    f"protocol.blocks={blocks:g} tunes an MLP alone, and the halves of a block of {title} are not told apart "
+                    f"here: choose a whole number"
                 )
             halves = [getattr(block, name) for name in ATTENTION_HALF]
             for part in halves:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import TypeAlias
 
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
@@ -12,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mae.masking.plan import MaskPlan
 
-ViT = VisionTransformer | Eva
+ViT: TypeAlias = VisionTransformer | Eva
 """The classes of timm whose patches can be hidden."""
 
 
