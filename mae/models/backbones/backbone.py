@@ -201,8 +201,12 @@ class PatchBackbone(DenseBackbone):
         return 0
 
     def levels(self, images: Tensor, plan: MaskPlan, count: int) -> list[Tensor]:
-        """Return the tokens (B, prefix + V, D) behind each of the last ``count`` blocks, for a decoder that fuses them."""
-        raise NotImplementedError(f"{self.name} has no levels")
+        """Return the tokens (B, prefix + V, D) behind each of the last ``count`` blocks, for a decoder that fuses them.
+
+        Raises:
+            ValueError: There are fewer, as here.
+        """
+        raise ValueError(f"{self.name} gives the tokens of its last block alone: choose decoder.fuse=0")
 
     @abstractmethod
     def forward(self, images: Tensor, plan: MaskPlan | None = None) -> Tensor:
