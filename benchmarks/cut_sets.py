@@ -1,4 +1,4 @@
-"""Cut the labelled sets that choices are measured on: OUT/<set>/{train,test}/<class>/*.png.
+"""Cut the labelled sets that choices are measured on: OUT/<set>/{train,test}/<class>/*.png, for streets val/ too.
 
     python benchmarks/cut_sets.py OUT [--camvid DIR] [--fashion DIR]
 

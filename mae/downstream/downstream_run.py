@@ -138,7 +138,10 @@ class DownstreamRun(Run):
         protocol = self.setting.config.protocol
         if not (isinstance(protocol, Finetune) and protocol.head_start == "solved"):
             return {}
-        return {START: read_header(self.setting.folder.path / "checkpoints" / "best.ckpt").get(START, 0.0)}
+        header = read_header(self.setting.folder.path / "checkpoints" / "best.ckpt")
+        return {
+            START: header.get(START, float(header["global_step"] == 0))
+        }  # an older run kept its start whole, or not
 
     @property
     def training_figures(self) -> Sequence[Figure]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 import torch.nn.functional as F
 from timm.layers import Mlp
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from mae.masking.plan import MaskPlan, gather_patches
-from mae.models.decoders import Decoder, call, check_decoder, split_heads
+from mae.models.decoders import Decoder, check_decoder, split_heads
 from mae.models.layers.initialize import initialize_mae
 from mae.models.layers.positions import sincos_positions
 
@@ -102,7 +99,6 @@ class CrossAttentionDecoder(Decoder):
         )
         self.norm = nn.LayerNorm(width, eps=norm_eps)
         self.predict = nn.Linear(width, patch_values)
-        self._checkpoints = False
         initialize_mae(self)
         if fuse:
             self.mix = nn.Parameter(torch.empty(depth, fuse).normal_(std=fuse**-0.5))
@@ -115,15 +111,10 @@ class CrossAttentionDecoder(Decoder):
         """
         places = self.predicted(plan)
         tokens = gather_patches(self.positions.expand(len(places), -1, -1), places) + self.mask_token
-        run = partial(checkpoint, use_reentrant=False) if self._checkpoints else call
         for number, block in enumerate(self.blocks):
-            tokens = run(block, tokens, self._fused(latent, number) if self.levels else latent)
+            tokens = self.run(block, tokens, self._fused(latent, number) if self.levels else latent)
         return self.predict(self.norm(tokens))  # type: ignore[no-any-return]
 
     def _fused(self, latent: Tensor, number: int) -> Tensor:
         """Return what a block looks at, (B, N, D), of the levels of the encoder."""
         return self.context_norms[number](torch.tensordot(self.mix[number].to(latent.dtype), latent, dims=1))  # type: ignore[no-any-return]
-
-    def set_grad_checkpointing(self) -> None:
-        """Compute blocks again on the way back."""
-        self._checkpoints = True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -33,6 +32,7 @@ class Decoder(nn.Module, ABC):
 
     predict_fraction: float = 1.0
     levels: int = 0
+    _checkpoints = False
     config: dict[str, Any]
 
     def predicted(self, plan: MaskPlan) -> Tensor:
@@ -54,7 +54,13 @@ class Decoder(nn.Module, ABC):
         """
 
     def set_grad_checkpointing(self) -> None:
-        """Compute layers again on the way back, which takes less memory; a decoder that cannot keeps what it computes."""
+        """Compute what goes through ``run`` again on the way back, which takes less memory."""
+        self._checkpoints = True
+
+    def run(self, block: nn.Module, *inputs: Tensor) -> Tensor:
+        """Return what a block gives, which is computed again on the way back where that was asked for."""
+        found: Tensor = checkpoint(block, *inputs, use_reentrant=False) if self._checkpoints else block(*inputs)
+        return found
 
 
 class LastBlock(Block):  # type: ignore[misc]
@@ -126,7 +132,6 @@ class SelfAttentionDecoder(Decoder):
         self.norm = norm(width)
         self.predict = nn.Linear(width, patch_values)
         self.num_prefix_tokens = num_prefix_tokens
-        self._checkpoints = False
         initialize_mae(self)
 
     def forward(self, latent: Tensor, plan: MaskPlan) -> Tensor:
@@ -138,16 +143,11 @@ class SelfAttentionDecoder(Decoder):
         patches = patches.scatter(1, plan.keep.unsqueeze(-1).expand(-1, -1, D), visible)
         tokens = torch.cat([prefix, patches], dim=1) + self.positions
         *first, last = self.blocks
-        run = partial(checkpoint, use_reentrant=False) if self._checkpoints else call
         for block in first:
-            tokens = run(block, tokens)
+            tokens = self.run(block, tokens)
         # Visible patches have served as context: the last block and the last layer work on what is predicted alone.
         places = self.predicted(plan) + self.num_prefix_tokens
-        return self.predict(self.norm(run(last, tokens, places)))  # type: ignore[no-any-return]
-
-    def set_grad_checkpointing(self) -> None:
-        """Compute blocks again on the way back."""
-        self._checkpoints = True
+        return self.predict(self.norm(self.run(last, tokens, places)))  # type: ignore[no-any-return]
 
 
 def split_heads(tokens: Tensor, heads: int) -> Tensor:
@@ -166,11 +166,6 @@ def check_decoder(width: int, heads: int, depth: int, predict_fraction: float) -
         raise ValueError(
             f"decoder.predict_fraction={predict_fraction} is no share of the hidden patches: choose a number up to 1, such as 0.5"
         )
-
-
-def call(function: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
-    """Return what a function gives: what ``checkpoint`` does, without computing it again."""
-    return function(*arguments)
 
 
 DECODERS = Registry(
