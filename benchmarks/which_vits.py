@@ -18,7 +18,8 @@ import torch
 from rich.progress import track
 
 from mae.masking.plan import MaskPlan
-from mae.models.backbones.encoder import Encoder
+from mae.models.backbones.backbone import PatchBackbone
+from mae.models.backbones.create_backbone import create_backbone
 from mae.models.backbones.timm_models import meta_model
 
 MODULES = (
@@ -43,7 +44,8 @@ def refusal(name: str) -> str:
     try:
         _, height, width = meta_model(name).pretrained_cfg["input_size"]
         with torch.device("meta"):
-            encoder = Encoder(name, (height, width))
+            encoder = create_backbone(name, (height, width), masked=True)
+            assert isinstance(encoder, PatchBackbone)
             patches = encoder.grid[0] * encoder.grid[1]
             plan = MaskPlan.from_noise(torch.rand(1, patches), encoder.grid, 0.75)
             tokens = encoder(torch.zeros(1, 3, height, width), plan)

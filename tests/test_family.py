@@ -196,7 +196,7 @@ def test_what_does_not_fit_is_refused_before_work_starts(
 
 @pytest.mark.parametrize("name", ["vt_resnet18", "resnet18"])
 def test_networks_without_patches_are_not_pretrained_and_what_trains_them_is_said(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"'{name}' is not a VisionTransformer.*train_finetune.py checkpoint=null"):
+    with pytest.raises(ValueError, match=rf"'{name}' is no ViT.*train_finetune.py checkpoint=null"):
         pretrain.prepare(compose("pretrain", [f"model={name}", "trainer.accelerator=cpu"]))
 
 

@@ -42,8 +42,17 @@ class Checkpoint:
 
 
 def describe(model: MaskedModel | Backbone) -> dict[str, Any]:
-    """Return all that is needed to build the model again, as plain values."""
+    """Return all that is needed to build the model again, as plain values.
+
+    Raises:
+        ValueError: Its encoder holds an object that no name and options build.
+    """
     encoder = model.encoder if isinstance(model, MaskedModel) else model
+    if not encoder.config:
+        raise ValueError(
+            "this encoder holds a ViT object that no name and options of timm's build, so no file could say what to build: keep "
+            "encoder.vit.state_dict(), or make it a PatchBackbone class of your own, named by its path (docs/architecture.md)"
+        )
     config = dict(model.config) if isinstance(model, MaskedModel) else {"encoder": model.config}
     return {**config, "pixel_mean": encoder.pixel_mean, "pixel_std": encoder.pixel_std}
 
@@ -56,14 +65,12 @@ def save(model: MaskedModel | Backbone, folder: str | Path) -> Path:
     Returns:
         The folder.
     """
-    folder = Path(folder)
+    folder, config = Path(folder), {"format": FORMAT, **describe(model)}
     folder.mkdir(parents=True, exist_ok=True)
     prefix = "" if isinstance(model, MaskedModel) else "encoder."
     state = {prefix + key: value.detach().contiguous().cpu() for key, value in model.state_dict().items()}
     save_file(state, folder / ".model.safetensors", metadata={"format": "pt"})
-    (folder / ".config.json").write_text(
-        json.dumps({"format": FORMAT, **describe(model)}, indent=2) + "\n", encoding="utf-8"
-    )
+    (folder / ".config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     for name in ("model.safetensors", "config.json"):
         (folder / f".{name}").replace(folder / name)
     return folder

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mae.masking.plan import MaskPlan
 from mae.models.backbones.backbone import PatchBackbone
-from mae.models.backbones.encoder import Encoder
+from mae.models.backbones.create_backbone import create_backbone
 from mae.models.decoders import DECODERS, Decoder
 from mae.models.masked_model import MaskedModel, MaskedOutput
 from mae.objectives.objective import OBJECTIVES, Objective
@@ -78,10 +78,10 @@ def create_autoencoder(
     normalize_pixels: bool = True,
     **encoder_arguments: Any,
 ) -> MaskedAutoencoder:
-    """Build a masked autoencoder around any timm ViT.
+    """Build a masked autoencoder around any timm ViT, or Hiera.
 
     Args:
-        name: The timm model.
+        name: The timm model; docs/models.md lists them.
         image_size: Side or (H, W) in pixels.
         in_channels: C.
         decoder: ``self_attention``.
@@ -90,13 +90,15 @@ def create_autoencoder(
         decoder_heads: The paper's is 16.
         decoder_options: Further arguments of the decoder.
         normalize_pixels: Predict pixels normalised patch by patch (better features) or plain ones.
-        **encoder_arguments: Further arguments of :class:`~mae.models.backbones.encoder.Encoder`, such as ``patch_size``.
+        **encoder_arguments: Further arguments of :class:`~mae.models.backbones.encoder.Encoder`, or of Hiera's, such as
+            ``patch_size``.
 
     Raises:
         ValueError: The model is unknown or no ViT, or sizes do not fit each other.
     """
     DECODERS.resolve(decoder)  # before the encoder is built, which may take a while
-    encoder = Encoder(name, image_size, in_channels, **encoder_arguments)
+    encoder = create_backbone(name, image_size, in_channels, masked=True, **encoder_arguments)
+    assert isinstance(encoder, PatchBackbone), "asked for"
     objective = OBJECTIVES.create(name="pixels", options={"normalize": normalize_pixels})
     options = {"width": decoder_width, "depth": decoder_depth, "heads": decoder_heads, **(decoder_options or {})}
     return MaskedAutoencoder(encoder, create_decoder(encoder, objective, decoder, options=options), objective)

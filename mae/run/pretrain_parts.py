@@ -41,7 +41,7 @@ def check_backbone(config: PretrainConfig) -> None:
     if kind is not None and not issubclass(kind, PatchBackbone):
         key = "model.name" if model.class_path is None else f"model.{TARGET}"
         raise ValueError(
-            f"{key}={model.title!r} is not a VisionTransformer, whose patches can be hidden: choose a ViT such as "
+            f"{key}={model.title!r} is no ViT, whose patches can be hidden: choose a ViT such as "
             f"vit_small_patch16_224; train_finetune.py checkpoint=null trains convolutional networks, with labels"
         )
 

@@ -160,7 +160,7 @@ def test_a_target_is_float32_under_autocast_whatever_it_is_made_of(random_plan) 
         (VIT, LIGHT, Part("pixel"), r"objective\.name='pixel' is unknown: did you mean pixels\?"),
         (VIT, LIGHT, Part("pixels", None, {"normalise": True}), r"did you mean objective\.normalize\?"),
         ({**VIT, "stem": "small"}, LIGHT, PIXELS, r"model\.stem=small means nothing to vit_tiny_patch16_224"),
-        ({**VIT, "name": "resnet18"}, LIGHT, PIXELS, "ResNet, not a VisionTransformer"),
+        ({**VIT, "name": "resnet18"}, LIGHT, PIXELS, "ResNet, and no plain ViT"),
         ({**VIT, "name": "vt_resnet18"}, LIGHT, PIXELS, "is no PatchBackbone: hidden patches cannot be left out"),
         (
             OWN,

@@ -6,15 +6,19 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import torch
 from timm.layers import HybridEmbed
+from timm.models.beit import Beit
 from timm.models.eva import Eva
+from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import nn
 
 from mae.models.backbones.hybrid import cnn_embedding
-from mae.models.backbones.rotary import ViT
+from mae.models.backbones.places import ViT, complete
 from mae.models.backbones.timm_models import create_vit, own_patch_size, refuse_loading
 from mae.models.layers.initialize import initialize_mae
 from mae.models.layers.patches import patch_grid
+from mae.models.layers.positions import sincos_positions
 
 NORM_EPS = 1e-6
 """Epsilon of LayerNorms where none is asked for: timm's and the paper's."""
@@ -66,7 +70,7 @@ def build_vit(
         "num_classes": 0,
         # No pooling and no fc_norm: `norm` ends the trunk, and no parameter is left without a gradient.
         "global_pool": "",
-        ("use_fc_norm" if isinstance(plain, Eva) else "fc_norm"): False,
+        ("use_fc_norm" if isinstance(plain, Eva | Beit) else "fc_norm"): False,
         "drop_path_rate": drop_path,
         **chosen,
     }
@@ -75,7 +79,7 @@ def build_vit(
     if norm_eps is not None:
         fixed["norm_layer"] = partial(nn.LayerNorm, eps=norm_eps)
     if init == "torch":
-        if isinstance(plain, Eva):
+        if isinstance(plain, Eva | Beit):
             raise ValueError(f"model.init=torch is not for {name}, which starts its own way: choose mae or timm")
         fixed["weight_init"] = "skip"
     if not attention_bias:
@@ -86,7 +90,7 @@ def build_vit(
     clash = sorted(fixed.keys() & options.keys())
     if clash:
         raise ValueError(f"model.options.{clash[0]} is set by the encoder itself: leave it out of the options")
-    return create_vit(name, **fixed, **options)
+    return complete(create_vit(name, **fixed, **options))
 
 
 def own_norm_eps(plain: ViT, asked: float | None) -> float | None:
@@ -120,6 +124,10 @@ def give_class_tokens(name: str, vit: ViT, count: int) -> None:
         )
     if vit.cls_token is None:
         raise ValueError(f"model.class_tokens={count} are not for {name}, which has no class token: leave them out")
+    if isinstance(vit, VisionTransformerRelPos | Beit):
+        raise ValueError(
+            f"model.class_tokens={count} are not for {name}, whose biases between places know one: leave them out"
+        )
     width, more = vit.embed_dim, count - 1
     vit.cls_token = nn.Parameter(vit.cls_token.new_empty(1, count, width).normal_(std=1e-6))  # timm's own start
     for part in vit.modules():  # rotary attention leaves them where they are
@@ -143,3 +151,16 @@ def start_weights(vit: ViT, init: str, position_std: float | None, token_std: fl
             nn.init.normal_(table, std=std)
         elif std is not None:
             raise ValueError(f"model.{key}={std} means nothing to this model, which has no such table: leave it out")
+
+
+def fix_sincos(name: str, vit: ViT, grid: tuple[int, int], prefix: int) -> None:
+    """Fill the position table with sines and cosines that do not learn; the rows of class and register tokens are zero.
+
+    Raises:
+        ValueError: It has none.
+    """
+    if vit.pos_embed is None:
+        raise ValueError(f"{name} has no position table: model.positions=sincos has nothing to fill")
+    with torch.no_grad():
+        vit.pos_embed.copy_(sincos_positions(grid, vit.embed_dim, prefix))
+    vit.pos_embed.requires_grad_(False)

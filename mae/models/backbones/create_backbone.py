@@ -6,13 +6,14 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from timm.models.eva import Eva
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.hiera import Hiera
 
 from mae.components.registry import Registry
 from mae.models.backbones.backbone import Backbone, PatchBackbone
 from mae.models.backbones.convnet import ConvNet
 from mae.models.backbones.encoder import Encoder
+from mae.models.backbones.hiera import HieraEncoder
+from mae.models.backbones.places import ViT
 from mae.models.backbones.timm_models import check_vit, meta_model
 from mae.models.backbones.vt_resnet import VT_RESNETS
 from mae.models.layers.patches import as_pair
@@ -38,9 +39,11 @@ def backbone_class(name: str | None, target: str | None = None, *, masked: bool 
     """
     if target is None and name not in BACKBONES:
         model = meta_model(str(name))
-        if masked:
+        if masked and not isinstance(model, Hiera):
             check_vit(str(name), model)
-        return Encoder if isinstance(model, VisionTransformer | Eva) else ConvNet
+        if isinstance(model, Hiera):
+            return HieraEncoder
+        return Encoder if isinstance(model, ViT) else ConvNet
     kind = BACKBONES.resolve(name, target)
     if masked and not issubclass(kind, PatchBackbone):
         raise ValueError(

@@ -1,25 +1,28 @@
-"""The encoder: any VisionTransformer or Eva of timm, run on the visible patches alone."""
+"""The encoder: any plain ViT of timm, run on the visible patches alone."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from timm.layers import HybridEmbed
 from torch import Tensor, nn
 
 from mae.masking.plan import MaskPlan, gather_patches
 from mae.models.backbones.backbone import PatchBackbone
-from mae.models.backbones.build_vit import build_vit, give_class_tokens, own_norm_eps, start_weights
+from mae.models.backbones.build_vit import build_vit, fix_sincos, give_class_tokens, own_norm_eps, start_weights
+from mae.models.backbones.describe_vit import encoder_arguments, same_tokens, vit_name, without_classifier
 from mae.models.backbones.freezing import freeze_vit, vit_layer
 from mae.models.backbones.hybrid import hide_pixels, hybrid_patch_size
-from mae.models.backbones.rotary import layers, placed, rotary_positions
+from mae.models.backbones.places import ViT, embed_patches, layers, placed, places_alone, resample_biases
 from mae.models.backbones.timm_models import check_vit, meta_model, own_patch_size
 from mae.models.layers.initialize import INITS
 from mae.models.layers.patches import as_pair, patch_grid, patchify
-from mae.models.layers.positions import resample_positions, sincos_positions
+from mae.models.layers.positions import resample_positions
+
+log = logging.getLogger(__name__)
 
 POSITIONS = ("sincos", "learned")
 
@@ -33,7 +36,7 @@ class Encoder(PatchBackbone):
         in_channels: C.
         patch_size: P; None takes the timm model's own.
         positions: ``sincos`` (fixed, as in the paper) or ``learned``, of the table that is added to patches; a model of rotary
-            positions alone has none.
+            positions, or of biases between places, alone has none.
         width: D; None takes the timm model's own, as for depth, heads and mlp_ratio.
         depth: Number of blocks.
         heads: Attention heads per block.
@@ -84,7 +87,7 @@ class Encoder(PatchBackbone):
         self.image_size = as_pair(image_size)
         plain = check_vit(name, meta_model(name))
         norm_eps = own_norm_eps(plain, norm_eps)
-        self.vit = build_vit(
+        self.vit: ViT = build_vit(
             name,
             plain,
             self.image_size,
@@ -104,20 +107,11 @@ class Encoder(PatchBackbone):
             options=options or {},
         )
         give_class_tokens(name, self.vit, class_tokens)
-        self.hybrid = isinstance(self.vit.patch_embed, HybridEmbed)
-        if self.hybrid:
-            self.patch_size = hybrid_patch_size(name, self.vit, self.image_size)
-        else:
-            self.patch_size = own_patch_size(name, self.vit)
+        self._hold(name, self.vit)
         if patch_size not in (None, self.patch_size):
             raise ValueError(
                 f"model.patch_size={patch_size} does not fit: the CNN makes tokens of {self.patch_size} pixels, so leave it out"
             )
-        self.grid = self.vit.patch_embed.grid_size
-        self.in_channels = in_channels
-        self.width: int = self.vit.embed_dim
-        self.depth: int = len(self.vit.blocks)
-        self.num_prefix_tokens: int = self.vit.num_prefix_tokens
         self.config: dict[str, Any] = {
             "name": name,
             "image_size": list(self.image_size),
@@ -144,8 +138,45 @@ class Encoder(PatchBackbone):
             if attention_output_dropout is not None:
                 block.attn.proj_drop.p = attention_output_dropout
         start_weights(self.vit, init, position_std, token_std)
-        if positions == "sincos" and not self._rotary_alone:
-            self._fix_sincos()
+        if positions == "sincos" and not places_alone(self.vit):
+            fix_sincos(name, self.vit, self.grid, self.position_prefix)
+
+    @classmethod
+    def from_vit(cls, vit: nn.Module) -> Encoder:
+        """Return an encoder around a ViT object of one's own: of a class of timm's that can be pretrained, or derived from it.
+
+        The object is held as it is, changed layers, hooks and all, and loses its classifier; a norm behind its pooling becomes its
+        last one. Where timm's name and options build the same, which is tried, it saves and loads as one by name does; where not,
+        ``mae.save`` refuses it, and ``encoder.vit.state_dict()`` holds what it learned.
+
+        Raises:
+            ValueError: Its patches cannot be hidden, or it takes images of any size.
+        """
+        found = without_classifier(check_vit(type(vit).__name__, vit))
+        encoder = cls.__new__(cls)
+        super(Encoder, encoder).__init__()
+        encoder.vit = found
+        encoder.image_size = as_pair(found.patch_embed.img_size)
+        encoder._hold(vit_name(found), found)
+        encoder.config = {}
+        try:
+            twin = cls(**encoder_arguments(found))
+            twin.vit.load_state_dict(found.state_dict())
+            if same_tokens(found, twin.vit, encoder.image_size, encoder.in_channels):
+                encoder.config = twin.config
+        except (ValueError, RuntimeError, AttributeError):  # of what an object of one's own has not, or has beside
+            log.info("no name and options of timm's build this %s again", type(vit).__name__)
+        return encoder
+
+    def _hold(self, name: str, vit: ViT) -> None:
+        """Take sizes from a ViT."""
+        self.hybrid = isinstance(vit.patch_embed, HybridEmbed)
+        self.patch_size = hybrid_patch_size(name, vit, self.image_size) if self.hybrid else own_patch_size(name, vit)
+        self.grid = vit.patch_embed.grid_size
+        self.in_channels = int(vit.in_chans)
+        self.width = int(vit.embed_dim)
+        self.depth = len(vit.blocks)
+        self.num_prefix_tokens = int(vit.num_prefix_tokens)
 
     def forward(self, images: Tensor, plan: MaskPlan | None = None) -> Tensor:
         """Encode images (B, C, H, W) to tokens (B, prefix + V, D), normalised.
@@ -158,9 +189,9 @@ class Encoder(PatchBackbone):
     def trunk(self, images: Tensor, plan: MaskPlan | None = None) -> Tensor:
         """Do what ``forward`` does, all but the last norm."""
         if plan is None:
-            return self._run(*placed(self.vit, self.embed(images)))
+            return self._run(placed(self.vit, self.embed(images)))
         self.check_images(images)
-        return self._run(self._embed_visible(images, plan), rotary_positions(self.vit, plan))
+        return self._run(self._embed_visible(images, plan), plan)
 
     @property
     def levels_at_most(self) -> int:
@@ -171,7 +202,7 @@ class Encoder(PatchBackbone):
         """Return the tokens (B, prefix + V, D) behind each of the last ``count`` blocks; those of the last are normalised."""
         self.check_images(images)
         tokens, found = self.vit.norm_pre(self._embed_visible(images, plan)), []
-        for number, layer in enumerate(layers(self.vit, rotary_positions(self.vit, plan))):
+        for number, layer in enumerate(layers(self.vit, self.grid, plan)):
             tokens = layer(tokens)
             if number >= self.depth - count:
                 found.append(tokens)
@@ -184,11 +215,11 @@ class Encoder(PatchBackbone):
 
     def encode(self, embeddings: Tensor) -> Tensor:
         """Finish what ``embed`` began: (B, L, D) to tokens (B, prefix + L, D), normalised."""
-        return self.normalize(self._run(*placed(self.vit, embeddings)))
+        return self.normalize(self._run(placed(self.vit, embeddings)))
 
-    def _run(self, tokens: Tensor, rotary: Tensor | None) -> Tensor:
+    def _run(self, tokens: Tensor, plan: MaskPlan | None = None) -> Tensor:
         tokens = self.vit.norm_pre(tokens)
-        for layer in layers(self.vit, rotary):
+        for layer in layers(self.vit, self.grid, plan):
             tokens = layer(tokens)
         return tokens
 
@@ -200,7 +231,7 @@ class Encoder(PatchBackbone):
         if self.hybrid:
             tokens = gather_patches(vit.patch_embed(hide_pixels(images, plan, self.patch_size)), plan.keep)
         else:
-            tokens = self._embed_patches(images, plan)
+            tokens = embed_patches(vit, gather_patches(patchify(images, self.patch_size), plan.keep))
         prefix = [token.expand(B, -1, -1) for token in (vit.cls_token, vit.reg_token) if token is not None]
         if vit.pos_embed is not None:
             rows = self.position_prefix
@@ -208,17 +239,6 @@ class Encoder(PatchBackbone):
             if rows:
                 prefix = [torch.cat(prefix, dim=1) + vit.pos_embed[:, :rows]]
         return vit.pos_drop(torch.cat([*prefix, tokens], dim=1))  # type: ignore[no-any-return]
-
-    def _embed_patches(self, images: Tensor, plan: MaskPlan) -> Tensor:
-        """Embed the visible patches alone: (B, C, H, W) to (B, V, D)."""
-        embed, B = self.vit.patch_embed, images.shape[0]
-        visible = gather_patches(patchify(images, self.patch_size), plan.keep)
-        # The patch convolution touches each patch once, so on single patches it is a matrix product. The patches are turned to
-        # the weight's (C, P, P) and not the other way round: DDP wants a gradient that lies in memory as its weight does.
-        V, P = visible.shape[1], self.patch_size
-        visible = visible.reshape(B, V, P, P, -1).permute(0, 1, 4, 2, 3).flatten(2)
-        tokens = F.linear(visible, embed.proj.weight.flatten(1), embed.proj.bias)
-        return embed.norm(tokens)  # type: ignore[no-any-return]
 
     def normalize(self, tokens: Tensor) -> Tensor:
         """Return tokens, pooled or not, behind the last norm."""
@@ -235,15 +255,16 @@ class Encoder(PatchBackbone):
 
     def freeze_all_but(self, blocks: float | None) -> list[nn.Module]:
         """Let the last ``blocks`` blocks and the final norm learn, see ``freeze_vit``; all or nothing as any backbone."""
-        return freeze_vit(self.vit, blocks, self.name) if blocks else super().freeze_all_but(blocks)
+        return freeze_vit(self.vit, self.vit.norm, blocks, self.name) if blocks else super().freeze_all_but(blocks)
 
     def fit_weights(self, state: Mapping[str, Tensor], trained_at: tuple[int, int]) -> dict[str, Tensor]:
-        """Return weights whose position table, where there is one, is resampled to this grid."""
-        table = state.get("vit.pos_embed")
-        if table is None:
-            return dict(state)
+        """Return weights whose position table and biases between places, where there are some, are resampled to this grid."""
         stored = patch_grid(trained_at, self.patch_size)
-        return {**state, "vit.pos_embed": resample_positions(table, stored, self.grid, self.position_prefix)}
+        fitted = {**state, **resample_biases(state, self.state_dict(), stored, self.grid)}
+        table = state.get("vit.pos_embed")
+        if table is not None:
+            fitted["vit.pos_embed"] = resample_positions(table, stored, self.grid, self.position_prefix)
+        return fitted
 
     @property
     def heads(self) -> int | None:
@@ -270,18 +291,6 @@ class Encoder(PatchBackbone):
         )
 
     @property
-    def _rotary_alone(self) -> bool:
-        return self.vit.pos_embed is None and getattr(self.vit, "rope", None) is not None
-
-    @property
     def position_prefix(self) -> int:
         """Rows of the position table that belong to class and register tokens."""
         return 0 if self.vit.no_embed_class else self.num_prefix_tokens
-
-    def _fix_sincos(self) -> None:
-        table = self.vit.pos_embed
-        if table is None:
-            raise ValueError(f"{self.name} has no position table: model.positions=sincos has nothing to fill")
-        with torch.no_grad():
-            table.copy_(sincos_positions(self.grid, self.width, self.position_prefix))
-        table.requires_grad_(False)

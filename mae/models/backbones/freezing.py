@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import re
 
+from timm.models.hiera import Hiera
 from torch import nn
 
-from mae.models.backbones.rotary import ViT
+from mae.models.backbones.places import ViT
 
-ATTENTION_HALF = ("norm1", "attn", "ls1", "drop_path1")
+ATTENTION_HALF = ("norm1", "proj", "attn", "ls1", "gamma_1", "drop_path1")
+"""What a block of timm's does before its MLP; a layer scale is a module or a parameter, ``proj`` is on Hiera's shortcut."""
 
 
 def vit_layer(name: str, depth: int) -> int:
@@ -22,11 +24,12 @@ def vit_layer(name: str, depth: int) -> int:
     return depth + 1
 
 
-def freeze_vit(vit: ViT, blocks: float, title: str) -> list[nn.Module]:
+def freeze_vit(vit: ViT | Hiera, norm: nn.Module, blocks: float, title: str) -> list[nn.Module]:
     """Let the last ``blocks`` blocks and the final norm learn, and nothing before them (He et al. 2021, figure 9).
 
     Args:
         vit: Its ``requires_grad`` flags are set.
+        norm: What ends it.
         blocks: A multiple of one half; 0.5 is the MLP of the last block with its norm, 1.5 the last block and the MLP of the one
             before.
         title: What a person calls it.
@@ -45,8 +48,8 @@ def freeze_vit(vit: ViT, blocks: float, title: str) -> list[nn.Module]:
             f"(the last MLP) to {depth}"
         )
     vit.requires_grad_(False)
-    vit.norm.requires_grad_(True)
-    frozen = [part for name, part in vit.named_children() if name not in ("blocks", "norm")]
+    norm.requires_grad_(True)
+    frozen = [part for part in vit.children() if part is not vit.blocks and norm not in part.modules()]
     first = depth - math.ceil(blocks)
     frozen.extend(vit.blocks[:first])
     for number in range(first, depth):
@@ -54,13 +57,13 @@ def freeze_vit(vit: ViT, blocks: float, title: str) -> list[nn.Module]:
         block.requires_grad_(True)
         if number == first and blocks % 1:
             # The attention half comes first, so only what follows it can learn without a gradient through it.
-            if not all(hasattr(block, name) for name in (*ATTENTION_HALF, "mlp")):
+            if not all(hasattr(block, name) for name in ("norm1", "attn", "norm2", "mlp")):
                 raise ValueError(
                     f"protocol.blocks={blocks:g} tunes an MLP alone, and the halves of a block of {title} are not told apart "
                     f"here: choose a whole number"
                 )
-            halves = [getattr(block, name) for name in ATTENTION_HALF]
-            for part in halves:
+            half = [part for name in ATTENTION_HALF if (part := getattr(block, name, None)) is not None]
+            for part in half:
                 part.requires_grad_(False)
-            frozen.extend(halves)
+            frozen.extend(part for part in half if isinstance(part, nn.Module))
     return frozen

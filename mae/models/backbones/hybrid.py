@@ -11,7 +11,7 @@ from timm.layers import HybridEmbed
 from torch import Tensor, nn
 
 from mae.masking.plan import MaskPlan
-from mae.models.backbones.rotary import ViT
+from mae.models.backbones.places import ViT
 from mae.models.backbones.timm_models import known_model
 
 

@@ -14,12 +14,9 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from mae.models.backbones.rotary import ViT
+from mae.models.backbones.places import ViT
 
 WHY_NOT = {
-    "VisionTransformerRelPos": "its biases between places of patches are not gathered for a part of them here",
-    "Beit": "its biases between places of patches are not gathered for a part of them here",
-    "Hiera": "its pooling needs the patches of a mask unit together, which is not built here",
     "NaFlexVit": "it takes images that are cut into patches before",
     "Cait": "its class token takes a way of its own, which is not built here",
 }
@@ -68,7 +65,7 @@ def meta_model(name: str) -> nn.Module:
 
 
 def create_vit(name: str, **arguments: Any) -> ViT:
-    """Return a timm VisionTransformer, or an Eva, which has rotary positions.
+    """Return a plain ViT of timm.
 
     Raises:
         ValueError: It is none, or cannot be built with these arguments.
@@ -84,16 +81,17 @@ def create_vit(name: str, **arguments: Any) -> ViT:
 def check_vit(name: str, model: nn.Module) -> ViT:
     """Return the model, or raise a ValueError where it is no plain ViT over patches or over a CNN's feature map."""
     kind = type(model).__name__
-    if not isinstance(model, VisionTransformer | Eva):
+    if not isinstance(model, ViT):
         why = WHY_NOT.get(
             kind,
             "convolutions, windows and the like need every patch in its place, so hidden patches cannot be dropped",
         )
         raise ValueError(
-            f"model.name={name!r} is of the class {kind}, not a VisionTransformer or Eva: {why}; choose a ViT such as "
+            f"model.name={name!r} is of the class {kind}, and no plain ViT: {why}; choose a ViT such as "
             f"vit_small_patch16_224"
         )
-    if type(model)._pos_embed not in (VisionTransformer._pos_embed, Eva._pos_embed):
+    known = (VisionTransformer._pos_embed, Eva._pos_embed, None)  # RelPos and Beit have none
+    if getattr(type(model), "_pos_embed", None) not in known:
         raise ValueError(
             f"model.name={name!r} is of the class {kind}, which places its tokens in its own way: choose a plain ViT"
         )

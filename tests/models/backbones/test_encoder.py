@@ -225,9 +225,8 @@ def test_weights_start_as_in_the_paper():
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("swin_tiny_patch4_window7_224", "SwinTransformer, not a VisionTransformer"),
-        ("resnet18", "ResNet, not a VisionTransformer"),
-        ("beit_base_patch16_224", "Beit, not a VisionTransformer"),
+        ("swin_tiny_patch4_window7_224", "SwinTransformer, and no plain ViT"),
+        ("resnet18", "ResNet, and no plain ViT"),
         ("deit_tiny_distilled_patch16_224", "places its tokens in its own way"),
         ("vit_tiny_patch16_225", "not a timm model: did you mean vit_tiny_patch16_224"),
         ("qqq", r"not a timm model: timm\.list_models\('vit\*'\) lists them"),

@@ -1,4 +1,4 @@
-"""ViTs with rotary positions, of timm's class Eva, behind a mask."""
+"""ViTs whose blocks are told where tokens stand, by rotary positions or by biases of attention, behind a mask."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import mae
 from mae.masking.plan import MaskPlan
 from mae.models.autoencoder import MaskedAutoencoder, create_autoencoder
 from mae.models.backbones.encoder import Encoder
-from mae.models.backbones.rotary import rotary_positions
+from mae.models.backbones.places import rotary_positions, seen_bias
 from mae.optim.groups import parameter_groups
 
 FAMILIES = {
@@ -26,9 +26,20 @@ FAMILIES = {
     "no last norm": "vit_pe_spatial_tiny_patch16_512",
     "post-norm, no rotary positions": "eva02_enormous_patch14_clip_224",
     "RMSNorm": "vit_base_patch16_sapiens2",
+    "biases": "vit_relpos_small_patch16_rpn_224",
+    "biases, class token": "vit_relpos_base_patch16_cls_224",
+    "shared biases": "vit_srelpos_small_patch16_224",
+    "biases, BEiT": "beit_base_patch16_224",
+    "shared biases, BEiT": "beit_base_patch16_224",
 }
-OPTIONS = {"RMSNorm": {"num_kv_heads": 1}}
-"""Of timm's, for a small one: its own number of keys differs by block."""
+ROTARY = tuple(family for family in FAMILIES if "biases" not in family and "no rotary" not in family)
+BIASED = tuple(family for family in FAMILIES if "biases" in family)
+OPTIONS: dict[str, dict[str, Any]] = {
+    "RMSNorm": {"num_kv_heads": 1},  # its own number of keys differs by block
+    "shared biases": {"rel_pos_type": "bias"},
+    "shared biases, BEiT": {"use_rel_pos_bias": False, "use_shared_rel_pos_bias": True, "use_abs_pos_emb": True},
+}
+"""Of timm's."""
 SIZES: dict[str, Any] = {"patch_size": 4, "width": 24, "depth": 2, "heads": 2}
 
 
@@ -78,7 +89,7 @@ def test_visible_patches_keep_their_positions(family: str) -> None:
     assert torch.allclose(shuffled[:, first:], whole[:, first:].gather(1, back), atol=1e-9)
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if "no rotary" not in family])
+@pytest.mark.parametrize("family", ROTARY)
 def test_queries_of_visible_patches_are_turned_as_in_the_whole_image(family: str) -> None:
     model, (images, plan) = encoder(family).double(), some(1)
     found: list[Tensor] = []
@@ -218,5 +229,61 @@ def test_a_loop_from_the_paper_agrees() -> None:
             parts.append(scores.softmax(0) @ v[:, head])
         attended.append(torch.cat(parts))
     expected = block.attn.proj(torch.stack(attended))
-    found = block.attn(normed[None], rope=rotary_positions(vit, plan))[0]
+    found = block.attn(normed[None], rope=rotary_positions(vit, (4, 6), plan))[0]
     assert torch.allclose(found, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("family", BIASED)
+def test_biases_between_visible_patches_are_those_of_their_places(family: str) -> None:
+    # A loop over images and pairs of tokens, from the biases that timm hands its attention for whole images.
+    model, (_, plan) = encoder(family), some()
+    first = model.num_prefix_tokens
+    whole = torch.randn(2, first + 24, first + 24)
+    found = seen_bias(whole[None], plan, first)
+    for image, kept in enumerate(plan.keep.tolist()):
+        places = [*range(first), *(first + patch for patch in kept)]
+        for row, query in enumerate(places):
+            for column, key in enumerate(places):
+                assert torch.equal(found[image, :, row, column], whole[:, query, key])
+
+
+@pytest.mark.parametrize("family", BIASED)
+def test_biases_are_used_and_learn_behind_a_mask(family: str) -> None:
+    model, (images, plan) = encoder(family), some()
+    tables = [p for name, p in model.named_parameters() if "rel_pos" in name or "relative_position_bias_table" in name]
+    assert tables
+    before = model(images, plan)
+    before.square().sum().backward()
+    assert all(table.grad is not None and table.grad.any() for table in tables)
+    with torch.no_grad():
+        for table in tables:
+            table.add_(torch.randn_like(table))
+    assert not torch.allclose(model(images, plan), before, atol=1e-3)
+
+
+@pytest.mark.parametrize("family", ["biases, BEiT", "shared biases"])
+def test_biases_are_resampled_to_another_grid(family: str, tmp_path: Path) -> None:
+    small = encoder(family)
+    folder = mae.save(small, tmp_path)
+    large = mae.load_encoder(folder, image_size=(32, 48))
+    assert large.grid == (8, 12)
+    table = next(name for name in large.state_dict() if name.endswith("relative_position_bias_table"))
+    assert large.state_dict()[table].shape[0] > small.state_dict()[table].shape[0]
+    again = mae.load_encoder(folder)
+    images, _ = some()
+    assert torch.equal(again(images), small(images))
+
+
+def test_several_class_tokens_are_not_for_biases() -> None:
+    with pytest.raises(ValueError, match=r"model\.class_tokens=2 are not for beit_base_patch16_224.*leave them out$"):
+        encoder("biases, BEiT", class_tokens=2)
+
+
+@pytest.mark.parametrize("family", ["dinov3", "biases, BEiT"])
+def test_the_last_mlp_of_a_block_can_be_tuned_alone(family: str) -> None:
+    model = encoder(family)
+    model.freeze_all_but(0.5)
+    learns = {name.removeprefix("vit.") for name, p in model.named_parameters() if p.requires_grad}
+    assert {name.split(".")[2] for name in learns if name.startswith("blocks.1.")} >= {"norm2", "mlp"}
+    assert not [name for name in learns if name.split(".")[2:3] in (["norm1"], ["attn"], ["gamma_1"])]
+    assert not [name for name in learns if name.startswith(("blocks.0.", "patch_embed", "pos_embed"))]
