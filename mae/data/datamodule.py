@@ -112,9 +112,8 @@ class ImageData(L.LightningDataModule):
     def measure_pixels(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return mean and deviation per channel over up to 1,024 training images, cropped as for evaluation."""
         dataset = ImageDataset(self.splits.train.sample, self.eval_transform, self.channels, bits=self.bits)
-        return measure_pixels(
-            dataset[0, int(index)].images[0] for index in evenly_spaced(len(dataset), STATISTICS_IMAGES)
-        )
+        items = (dataset[0, int(index)] for index in evenly_spaced(len(dataset), STATISTICS_IMAGES))
+        return measure_pixels((item.images[0], None if item.valid is None else item.valid[0]) for item in items)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return shuffled, augmented training batches of this rank."""

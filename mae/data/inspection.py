@@ -27,6 +27,7 @@ class Inspection:
         in_memory: Whether images cost no reading and decoding.
         bits: 8, or 16 where a decoded image holds more.
         stream_shards: Shards of a stream, 0 where images are read at random.
+        missing: Share of the pixels of decoded images that are not there: not finite, no data, or transparent.
     """
 
     count: int
@@ -37,12 +38,14 @@ class Inspection:
     in_memory: bool
     bits: int = 8
     stream_shards: int = 0
+    missing: float = 0.0
 
     def __str__(self) -> str:
         size = f"{self.smallest} px" if self.smallest == self.largest else f"{self.smallest} to {self.largest} px"
         kind = {1: "grey", 3: "colour"}.get(self.channels, f"{self.channels}-channel")
         depth = "" if self.bits == 8 else " with more than 8 bits"
-        return f"{self.count:,} {kind} images of {size}{depth} (median short side {self.short_side})"
+        lacking = f", {max(self.missing, 0.001):.1%} of the pixels missing" if self.missing else ""
+        return f"{self.count:,} {kind} images of {size}{depth} (median short side {self.short_side}){lacking}"
 
 
 def inspect_images(source: Source) -> Inspection:
@@ -57,12 +60,14 @@ def inspect_images(source: Source) -> Inspection:
             sizes.append(sample.size(int(index)))
         except UnreadableImageError as unreadable:
             error = unreadable
-    channels, deep = set(), False
+    channels, deep, missing = set(), False, []
     for index in evenly_spaced(len(sample), IMAGES_DECODED):
         try:
-            image = sample.image(int(index))
+            picture = sample.open(int(index))
+            image = picture.decode()
             channels.add(image.shape[0])
             deep |= image.dtype != torch.uint8
+            missing.append(0.0 if picture.missing is None else float(picture.missing.float().mean()))
         except UnreadableImageError as unreadable:
             error = unreadable
     if not sizes or not channels:
@@ -80,4 +85,5 @@ def inspect_images(source: Source) -> Inspection:
         largest=int(sides.max()),
         in_memory=source.in_memory,
         stream_shards=source.stream_shards,
+        missing=float(np.mean(missing)),
     )

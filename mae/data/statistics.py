@@ -25,8 +25,10 @@ class PixelSums:
     squares: np.ndarray
 
     @classmethod
-    def of(cls, image: Tensor) -> PixelSums:
-        """Return the sums of an image (C, H, W)."""
+    def of(cls, image: Tensor, valid: Tensor | None = None) -> PixelSums:
+        """Return the sums of an image (C, H, W), or of those of its pixels that are there (H, W)."""
+        if valid is not None:
+            image = image[:, valid].unsqueeze(1)
         count = image.shape[-2] * image.shape[-1]
         if image.dtype != torch.uint8:
             pixels = image.flatten(1).double()
@@ -78,17 +80,21 @@ class PixelSums:
         return tuple(float(f"{value:.6g}") for value in mean), tuple(float(f"{value:.6g}") for value in std)
 
 
-def measure_pixels(images: Iterable[Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def measure_pixels(
+    images: Iterable[Tensor | tuple[Tensor, Tensor | None]],
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return per-channel mean and standard deviation of images (C, H, W): uint8, taken as [0, 1], or float32 as they are.
 
-    Every pixel counts once: for images to count the same, give them at one size, as ``ImageData`` does.
+    Every pixel counts once: for images to count the same, give them at one size, as ``ImageData`` does. An image may come with a
+    map (H, W) of its pixels that are there, or None, and then these alone count.
 
     Raises:
         ValueError: There is no image, or every image is one flat colour.
     """
     sums: PixelSums | None = None
-    for image in images:
-        sums = PixelSums.of(image) if sums is None else sums + PixelSums.of(image)
+    for given in images:
+        found = PixelSums.of(given) if isinstance(given, Tensor) else PixelSums.of(*given)
+        sums = found if sums is None else sums + found
     if sums is None:
         raise ValueError("no image to measure the pixel statistics on")
     return sums.statistics()
@@ -104,15 +110,17 @@ def pixel_tensors(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, 
     return torch.tensor(mean).view(-1, 1, 1), torch.tensor(std).view(-1, 1, 1)
 
 
-def standardize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Turn images (B, C, H, W) into float32 of mean 0 and deviation 1.
+def standardize(images: Tensor, mean: Tensor, std: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Turn images (B, C, H, W) into float32 of mean 0 and deviation 1; pixels that are not there become 0, the mean.
 
     Args:
         images: uint8, taken as [0, 1], or float32 as they are.
         mean: (C, 1, 1), of pixels in that range.
         std: As ``mean``.
+        valid: (B, H, W) bool, which pixels are there; None where all are.
     """
-    return (unit_pixels(images) - mean) / std
+    standard = (unit_pixels(images) - mean) / std
+    return standard if valid is None else standard * valid.unsqueeze(1)
 
 
 SPAN = 5.0

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mae.data.loading.batches import Batch
 from mae.data.statistics import SPAN, standardize, unit_pixels
-from mae.models.layers.patches import patchify
+from mae.models.layers.patches import patch_shares, patchify
 from mae.objectives.pixels import normalize_patches
 
 GREY_LEVEL = 1 / 255
@@ -63,21 +63,35 @@ def patch_figures(batches: Iterable[Batch], patch_size: int, mean: Tensor, std: 
         std: As ``mean``.
 
     Returns:
-        ``flat_patches``, their share, and ``patch_mean_loss``, the loss on normalised pixels of predicting each patch's mean:
-        1 but for flat patches, whose targets are near zero (the objective adds 1e-6 to the variance).
+        Of patches that hold all their pixels: ``flat_patches``, their share, and ``patch_mean_loss``, the loss on normalised pixels
+        of predicting each patch's mean: 1 but for flat patches, whose targets are near zero (the objective adds 1e-6 to the
+        variance).
     """
     flat, squares, count = 0, torch.zeros((), dtype=torch.float64), 0
     for batch in batches:
         images = batch.images.to(mean.device)
         full = images if images.dtype == torch.uint8 else images / (SPAN * std)
-        flat += int(flat_patches(full, patch_size).sum())
-        target = normalize_patches(patchify(standardize(images, mean, std), patch_size))
+        whole = whole_patches(batch, patch_size).to(mean.device)
+        flat += int(flat_patches(full, patch_size)[whole].sum())
+        target = normalize_patches(patchify(standardize(images, mean, std), patch_size)[whole])
         squares += target.square().mean(dim=-1).sum().double().cpu()
-        count += target.shape[0] * target.shape[1]
-    return {"flat_patches": flat / count, "patch_mean_loss": float(squares) / count}
+        count += len(target)
+    return {"flat_patches": flat / max(1, count), "patch_mean_loss": float(squares) / max(1, count)}
+
+
+def whole_patches(batch: Batch, patch_size: int) -> Tensor:
+    """Return which patches of a batch hold all their pixels, as bools (B, L)."""
+    B, _, H, W = batch.images.shape
+    if batch.valid is None:
+        return torch.ones(B, H // patch_size * (W // patch_size), dtype=torch.bool, device=batch.images.device)
+    return patch_shares(batch.valid, patch_size) == 1
 
 
 def unit_patches(batches: Iterable[Batch], patch_size: int) -> Iterator[Tensor]:
-    """Return the patches (B, L, P*P*C) of images (B, C, H, W), uint8 or floats in [0, 1], as pixels in [0, 1]."""
+    """Return the patches (B, L, P*P*C) of images (B, C, H, W), uint8 or floats in [0, 1], as pixels in [0, 1].
+
+    Of a batch that lacks pixels those that hold all of theirs, (1, N, P*P*C).
+    """
     for batch in batches:
-        yield patchify(unit_pixels(batch.images), patch_size)
+        patches = patchify(unit_pixels(batch.images), patch_size)
+        yield patches if batch.valid is None else patches[whole_patches(batch, patch_size)].unsqueeze(0)

@@ -35,19 +35,27 @@ class MaskSampler(ABC):
         shape = (batch, self._drawn(grid))
         return self._plan(torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float32), grid)
 
-    def of_images(self, keys: Tensor, grid: tuple[int, int]) -> MaskPlan:
-        """Return a plan in which the mask of each image is a function of its key (B,) alone, see ``noise.image_keys``."""
-        return self._plan(uniform(keys, self._drawn(grid)), grid)
+    def of_images(self, keys: Tensor, grid: tuple[int, int], weights: Tensor | None = None) -> MaskPlan:
+        """Return a plan in which the mask of each image is a function of its key (B,) alone, see ``noise.image_keys``.
+
+        Args:
+            keys: (B,).
+            grid: (Gh, Gw).
+            weights: (B, L) in [0, 1], the share of each patch that is there, where images lack pixels.
+        """
+        return self._plan(uniform(keys, self._drawn(grid)), grid, weights)
 
     def _drawn(self, grid: tuple[int, int]) -> int:
         """Return how many numbers an image takes: those of its plan, then one a patch for the order of the hidden ones."""
         return math.prod(self.numbers(grid)) + grid[0] * grid[1]
 
-    def _plan(self, drawn: Tensor, grid: tuple[int, int]) -> MaskPlan:
+    def _plan(self, drawn: Tensor, grid: tuple[int, int], weights: Tensor | None = None) -> MaskPlan:
         """Return the plan, with the hidden patches in an order of no meaning, so that the first of them are a random part."""
         shape = self.numbers(grid)
         count = math.prod(shape)
-        return self.plan(drawn[:, :count].reshape(-1, *shape), grid).shuffled(drawn[:, count:])
+        noise = drawn[:, :count].reshape(-1, *shape)
+        plan = self.plan(noise, grid) if weights is None else self.weighted_plan(noise, grid, weights)
+        return plan.shuffled(drawn[:, count:])
 
     def numbers(self, grid: tuple[int, int]) -> tuple[int, ...]:
         """Return the shape of the uniform numbers that the plan of an image is made of, here (L,)."""
@@ -56,6 +64,10 @@ class MaskSampler(ABC):
     @abstractmethod
     def plan(self, noise: Tensor, grid: tuple[int, int]) -> MaskPlan:
         """Return the plan of noise (B, *numbers); the hidden patches are put into a random order afterwards."""
+
+    def weighted_plan(self, noise: Tensor, grid: tuple[int, int], weights: Tensor) -> MaskPlan:
+        """Return the plan of images of which some patches are not there, see ``of_images``; here they are as good as others."""
+        return self.plan(noise, grid)
 
     @abstractmethod
     def check(self, grid: tuple[int, int]) -> int:
@@ -166,5 +178,6 @@ MASKINGS = Registry(
         "corruption": "mae.masking.samplers.RandomCorruption",
         "block": "mae.masking.shapes.BlockMasking",
         "grid": "mae.masking.shapes.GridMasking",
+        "weighted": "mae.masking.weighted.WeightedMasking",
     },
 )

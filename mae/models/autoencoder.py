@@ -12,7 +12,7 @@ from mae.masking.plan import MaskPlan
 from mae.models.backbones.backbone import PatchBackbone
 from mae.models.backbones.create_backbone import create_backbone
 from mae.models.decoders import DECODERS, Decoder
-from mae.models.masked_model import MaskedModel, MaskedOutput
+from mae.models.masked_model import MaskedModel
 from mae.objectives.objective import OBJECTIVES, Objective
 
 
@@ -50,14 +50,13 @@ class MaskedAutoencoder(MaskedModel):
         objective = {"normalize_pixels": self.normalize_pixels} if own else {"objective": self.objective.config}
         return {"encoder": self.encoder.config, "decoder": self.decoder.config, **objective}
 
-    def forward(self, images: Tensor, plan: MaskPlan) -> MaskedOutput:
-        """Predict the hidden patches of standardised float images (B, C, H, W), and compare."""
+    def predict_hidden(self, images: Tensor, plan: MaskPlan) -> Tensor:
+        """Return what the decoder says of the hidden patches, (B, M, P*P*C), or in training of the share that it predicts."""
         if self.decoder.levels:
             latent = torch.stack(self.encoder.levels(images, plan, self.decoder.levels))
         else:
             latent = self.encoder(images, plan)  # (B, prefix + V, D), of the visible patches alone
-        prediction = self.decoder(latent, plan)  # (B, Q, P*P*C), of the hidden ones
-        return self.compare(prediction, self.target(images, plan, prediction.shape[1]), plan)
+        return self.decoder(latent, plan)  # type: ignore[no-any-return]
 
     def set_grad_checkpointing(self) -> None:
         """Compute layers of encoder and decoder again on the way back, which takes less memory."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -59,21 +60,54 @@ class MaskedModel(nn.Module, ABC):
     def config(self) -> dict[str, Any]:
         """Plain values that build it again, see ``rebuild_masked_model``."""
 
+    def forward(self, images: Tensor, plan: MaskPlan, valid: Tensor | None = None) -> MaskedOutput:
+        """Predict what the plan hides of images, and compare.
+
+        Args:
+            images: (B, C, H, W), standardised floats.
+            plan: What is hidden.
+            valid: (B, H, W) bool, which pixels are there; None where all are. The others are seen as 0, the mean, and not scored.
+        """
+        if valid is not None:
+            images = torch.where(valid.unsqueeze(1), images, 0.0)
+        return self.compare(self.predict_hidden(images, plan), images, plan, valid)
+
     @abstractmethod
-    def forward(self, images: Tensor, plan: MaskPlan) -> MaskedOutput:
-        """Predict what the plan hides of standardised float images (B, C, H, W), and compare."""
+    def predict_hidden(self, images: Tensor, plan: MaskPlan) -> Tensor:
+        """Return the values (B, M, width of the objective) of what the plan hides, or of the first of it."""
 
-    def compare(self, values: Tensor, target: Tensor, plan: MaskPlan) -> MaskedOutput:
-        """Return the loss of the values (B, M, width of the objective) that were predicted, beside what it was measured on."""
+    def compare(self, values: Tensor, images: Tensor, plan: MaskPlan, valid: Tensor | None = None) -> MaskedOutput:
+        """Return the loss of the values (B, M, width of the objective) that were predicted, beside what it was measured on.
+
+        Raises:
+            ValueError: Pixels are missing, and the objective does not ask which.
+        """
+        count = values.shape[1]
+        there = () if valid is None else (self._hidden_valid(valid, plan, count),)
+        target = self.target(images, plan, count, *there)
         prediction = self.objective.unpack(values)
-        return MaskedOutput(self.objective.loss(prediction, target), prediction, target, plan)
+        return MaskedOutput(self.objective.loss(prediction, target, *there), prediction, target, plan)
 
-    def target(self, images: Tensor, plan: MaskPlan, count: int | None = None) -> Tensor:
-        """Return what is to be predicted of the hidden patches, or of the first ``count``, in float32 also under autocast."""
+    def target(self, images: Tensor, plan: MaskPlan, count: int | None = None, valid: Tensor | None = None) -> Tensor:
+        """Return what is to be predicted of the hidden patches, or of the first ``count``, in float32 also under autocast.
+
+        ``valid`` says which of their values are there, where some are not.
+        """
         with torch.autocast(images.device.type, enabled=False):
             images = images if images.dtype == torch.float64 else images.float()
             hidden = gather_patches(patchify(images, self.patch_size), plan.masked[:, :count])
-            return self.objective.target(hidden, self._pixel_scale())
+            return self.objective.target(hidden, self._pixel_scale(), *(() if valid is None else (valid,)))
+
+    def _hidden_valid(self, valid: Tensor, plan: MaskPlan, count: int) -> Tensor:
+        """Return which values of the first ``count`` hidden patches are there, (B, count, P*P*C) bool."""
+        objective = self.objective
+        if not all("valid" in inspect.signature(part).parameters for part in (objective.target, objective.loss)):
+            raise ValueError(
+                f"these images lack pixels (NaN, no data, transparent), and objective={objective.title} does not ask which: give "
+                f"its target and loss a last argument `valid`, see Objective, or fill the pixels"
+            )
+        shown = valid.unsqueeze(1).expand(-1, self.encoder.in_channels, -1, -1)
+        return gather_patches(patchify(shown, self.patch_size), plan.masked[:, :count])
 
     def as_patches(self, prediction: Tensor, hidden: Tensor) -> Tensor:
         """Return a prediction as standardised patches (B, M, P*P*C), to look at; ``hidden`` are the true ones."""

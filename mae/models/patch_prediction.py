@@ -11,7 +11,7 @@ from mae.masking.corruption import CorruptionPlan
 from mae.masking.plan import MaskPlan, gather_patches
 from mae.models.backbones.backbone import PatchBackbone
 from mae.models.backbones.encoder import Encoder
-from mae.models.masked_model import MaskedModel, MaskedOutput
+from mae.models.masked_model import MaskedModel
 from mae.objectives.objective import Objective
 
 
@@ -41,8 +41,8 @@ class MaskedPatchPredictor(MaskedModel):
         """Plain values that build it again."""
         return {"encoder": self.encoder.config, "objective": self.objective.config}
 
-    def forward(self, images: Tensor, plan: MaskPlan) -> MaskedOutput:
-        """Predict the corrupted patches of standardised float images (B, C, H, W), and compare.
+    def predict_hidden(self, images: Tensor, plan: MaskPlan) -> Tensor:
+        """Return what is predicted of the corrupted patches, (B, M, width of the objective).
 
         Raises:
             ValueError: The plan does not say what becomes of the corrupted patches.
@@ -53,8 +53,7 @@ class MaskedPatchPredictor(MaskedModel):
             )
         corrupted = plan.hide(self.encoder.embed(images), self.mask_embedding)
         tokens = self.encoder.encode(corrupted)[:, self.encoder.num_prefix_tokens :]
-        values = self.predict(gather_patches(tokens, plan.masked))
-        return self.compare(values, self.target(images, plan), plan)
+        return self.predict(gather_patches(tokens, plan.masked))  # type: ignore[no-any-return]
 
 
 def _plain_vit(encoder: PatchBackbone, objective: Objective) -> Encoder:

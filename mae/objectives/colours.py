@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mae.objectives.masked_mse import mean_of_valid
+
 LEVELS = 8
 COLOURS = LEVELS**3
 
@@ -42,7 +44,18 @@ def colour_patches(labels: Tensor, patch_size: int) -> Tensor:
     return parts.expand(-1, -1, -1, side, -1, side, -1).reshape(B, N, patch_size**2 * 3)
 
 
-def colour_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of logits (B, M, cells*cells, 512) and labels (B, M, cells*cells), in float32 also under autocast."""
+def whole_cells(valid: Tensor, cells: int) -> Tensor:
+    """Return which cells of patches are valid in every value: bool (B, N, P*P*3) to (B, N, cells*cells)."""
+    B, N, values = valid.shape
+    P = round((values / 3) ** 0.5)
+    return valid.reshape(B, N, cells, P // cells, cells, P // cells, 3).all(6).all(5).all(3).flatten(2)
+
+
+def colour_loss(logits: Tensor, labels: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Cross-entropy of logits (B, M, cells*cells, 512) and labels (B, M, cells*cells), in float32 also under autocast.
+
+    Of labels that are valid alone, where that is given: each image's own mean, see ``masked_mse``.
+    """
     with torch.autocast(logits.device.type, enabled=False):
-        return F.cross_entropy(logits.float().flatten(0, 2), labels.flatten())
+        entropy = F.cross_entropy(logits.float().flatten(0, 2), labels.flatten(), reduction="none")
+        return entropy.mean() if valid is None else mean_of_valid(entropy.view(labels.shape), valid)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mae.objectives.colours import COLOURS, colour_labels, colour_loss, colour_patches
+from mae.objectives.colours import COLOURS, colour_labels, colour_loss, colour_patches, whole_cells
 from mae.objectives.masked_mse import masked_mse
 from mae.objectives.objective import Objective, PixelScale, Trivial
 
@@ -43,13 +43,15 @@ class CorruptedPatches(Objective):
         """Return logits (B, M, cells*cells, 512), or pixels (B, M, P*P*C)."""
         return values.reshape(*values.shape[:-1], -1, COLOURS) if self.cells else values
 
-    def target(self, hidden: Tensor, scale: PixelScale) -> Tensor:
-        """Return colour labels (B, M, cells*cells) int64, or the patches."""
+    def target(self, hidden: Tensor, scale: PixelScale, valid: Tensor | None = None) -> Tensor:
+        """Return colour labels (B, M, cells*cells) int64, or the patches; the colour of what is not valid is not scored."""
         return colour_labels(scale.unit(hidden), self.cells) if self.cells else hidden
 
-    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Return the cross-entropy of colours, or the mean squared error of pixels."""
-        return colour_loss(prediction, target) if self.cells else masked_mse(prediction, target)
+    def loss(self, prediction: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Return the cross-entropy of the colours of cells that are wholly valid, or the mean squared error of pixels."""
+        if not self.cells:
+            return masked_mse(prediction, target, valid)
+        return colour_loss(prediction, target, None if valid is None else whole_cells(valid, self.cells))
 
     def as_patches(self, prediction: Tensor, hidden: Tensor, scale: PixelScale) -> Tensor:
         """Return a prediction as standardised patches; a colour is shown by the middle of its bin."""

@@ -77,12 +77,15 @@ class Objective(ABC):
         """Return how many values are predicted for each hidden patch."""
 
     @abstractmethod
-    def target(self, hidden: Tensor, scale: PixelScale) -> Tensor:
-        """Return what is to be predicted of hidden patches, standardised, (B, M, P*P*C) in float32 or float64."""
+    def target(self, hidden: Tensor, scale: PixelScale, valid: Tensor | None = None) -> Tensor:
+        """Return what is to be predicted of hidden patches, standardised, (B, M, P*P*C) in float32 or float64.
+
+        ``valid`` is of the same shape, bool: which of the values are there. It is given where images lack pixels, and then alone.
+        """
 
     @abstractmethod
-    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Return the loss, a scalar in float32 also under autocast, of a prediction as ``unpack`` gives it."""
+    def loss(self, prediction: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Return the loss, a scalar in float32 also under autocast, of a prediction as ``unpack`` gives it, on what is valid."""
 
     @abstractmethod
     def as_patches(self, prediction: Tensor, hidden: Tensor, scale: PixelScale) -> Tensor:

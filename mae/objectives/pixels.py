@@ -28,13 +28,13 @@ class Pixels(Objective):
         """Return P*P*C."""
         return patch_size**2 * channels
 
-    def target(self, hidden: Tensor, scale: PixelScale) -> Tensor:
-        """Return the patches, normalised where that is asked for."""
-        return normalize_patches(hidden) if self.normalize else hidden
+    def target(self, hidden: Tensor, scale: PixelScale, valid: Tensor | None = None) -> Tensor:
+        """Return the patches, normalised where that is asked for, by their valid pixels."""
+        return normalize_patches(hidden, valid) if self.normalize else hidden
 
-    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Return the mean squared error."""
-        return masked_mse(prediction, target)
+    def loss(self, prediction: Tensor, target: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Return the mean squared error, on valid pixels."""
+        return masked_mse(prediction, target, valid)
 
     def as_patches(self, prediction: Tensor, hidden: Tensor, scale: PixelScale) -> Tensor:
         """Return a prediction as standardised patches; normalised ones by the true mean and deviation."""
@@ -73,20 +73,25 @@ class Pixels(Objective):
         )
 
 
-def patch_statistics(patches: Tensor) -> tuple[Tensor, Tensor]:
+def patch_statistics(patches: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of each patch, (..., 1) each, in at least float32.
 
-    The variance is the unbiased one (He et al.'s released code), with 1e-6 inside the root.
+    The variance is the unbiased one (He et al.'s released code), with 1e-6 inside the root. Of valid values alone, where these are
+    given as bool (..., P*P*C); a patch of less than two has variance 0.
     """
     patches = patches if patches.dtype == torch.float64 else patches.float()
-    mean = patches.mean(dim=-1, keepdim=True)
-    deviation = (patches.var(dim=-1, keepdim=True, unbiased=True) + EPSILON).sqrt()
-    return mean, deviation
+    if valid is None:
+        mean, variance = patches.mean(dim=-1, keepdim=True), patches.var(dim=-1, keepdim=True, unbiased=True)
+    else:
+        count = valid.sum(dim=-1, keepdim=True)
+        mean = torch.where(valid, patches, 0.0).sum(dim=-1, keepdim=True) / count.clamp(min=1)
+        variance = torch.where(valid, patches - mean, 0.0).square().sum(dim=-1, keepdim=True) / (count - 1).clamp(min=1)
+    return mean, (variance + EPSILON).sqrt()
 
 
-def normalize_patches(patches: Tensor) -> Tensor:
-    """Give each patch vector (..., P*P*C) mean 0 and variance 1."""
-    mean, deviation = patch_statistics(patches)
+def normalize_patches(patches: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Give each patch vector (..., P*P*C) mean 0 and variance 1, over its valid values where these are given."""
+    mean, deviation = patch_statistics(patches, valid)
     return (patches - mean) / deviation
 
 

@@ -57,12 +57,12 @@ class ClassificationModule(DownstreamModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the cross-entropy of one batch."""
-        images, targets = self.augmentation(standardize(batch.images, self.mean, self.std), batch.labels)
+        images, targets = self.augmentation(standardize(batch.images, self.mean, self.std, batch.valid), batch.labels)
         return self.log_training(self.augmentation.loss(self.model(images), targets))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count right answers on the validation split, on which the best epoch is chosen."""
-        logits = self(batch.images).float()
+        logits = self(batch.images, batch.valid).float()
         self.val_top1.update(logits, batch.labels)
         self.val_loss.update(torch.nn.functional.cross_entropy(logits, batch.labels), weight=len(batch.labels))
         self.log("val_top1", self.val_top1)
@@ -74,7 +74,7 @@ class ClassificationModule(DownstreamModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep every prediction on the split that is scored."""
-        self.predictions.update(batch.indices, batch.labels, self(batch.images))
+        self.predictions.update(batch.indices, batch.labels, self(batch.images, batch.valid))
 
     def on_test_epoch_end(self) -> None:
         """Join the predictions of all processes: ``scored`` is (logits (N, K), labels (N,)) in the order of the split."""

@@ -43,9 +43,9 @@ class DownstreamModule(L.LightningModule):
         for name, values in zip(("mean", "std"), pixel_tensors(encoder.pixel_mean, encoder.pixel_std), strict=True):
             self.register_buffer(name, values, persistent=False)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return what the model says of images (B, C, H, W), uint8 or float32."""
-        return self.model(standardize(images, self.mean, self.std))  # type: ignore[no-any-return]
+    def forward(self, images: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Return what the model says of images (B, C, H, W), uint8 or float32; ``valid`` is a batch's."""
+        return self.model(standardize(images, self.mean, self.std, valid))  # type: ignore[no-any-return]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let weights that were trained at another image size fit: positions are resampled in two dimensions."""

@@ -17,6 +17,7 @@ from mae.masking.noise import image_keys
 from mae.masking.plan import MaskPlan
 from mae.masking.samplers import MaskSampler
 from mae.masking.seeds import LAYERS, MASKS, VALIDATION, derive_seed
+from mae.models.layers.patches import patch_shares
 from mae.models.masked_model import MaskedModel
 from mae.training.optimization import Optimization
 
@@ -69,23 +70,28 @@ class PretrainingModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss on the hidden patches of one batch."""
-        images = standardize(batch.images, self.mean, self.std)
+        images = standardize(batch.images, self.mean, self.std, batch.valid)
         keys = image_keys(derive_seed(MASKS, self.seed, self.current_epoch), batch.indices, self.repeats)
-        plan = self.sampler.of_images(keys, self.model.grid)
-        out = self.model(images, plan)
+        plan = self._plan(keys, batch.valid)
+        out = self.model(images, plan, batch.valid)
         self.log("train_loss", out.loss)
         self.log("lr", self.optimization.last_layer_lr(self.optimizers()))
         return out.loss  # type: ignore[no-any-return]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Score the reconstruction of fixed images behind fixed masks."""
-        out = self.model(standardize(batch.images, self.mean, self.std), self.validation_plan(batch.indices))
+        images = standardize(batch.images, self.mean, self.std, batch.valid)
+        out = self.model(images, self.validation_plan(batch.indices, batch.valid), batch.valid)
         self.val_loss.update(out.loss, weight=len(batch.images))
         self.log("val_loss", self.val_loss)
 
-    def validation_plan(self, index: Tensor) -> MaskPlan:
+    def validation_plan(self, index: Tensor, valid: Tensor | None = None) -> MaskPlan:
         """Return the masks of validation images, by their index in the split: the same in every run, so that losses compare."""
-        return self.sampler.of_images(image_keys(derive_seed(VALIDATION), index), self.model.grid)
+        return self._plan(image_keys(derive_seed(VALIDATION), index), valid)
+
+    def _plan(self, keys: Tensor, valid: Tensor | None) -> MaskPlan:
+        shares = None if valid is None else patch_shares(valid, self.model.patch_size)
+        return self.sampler.of_images(keys, self.model.grid, shares)
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer and its per-step schedule."""

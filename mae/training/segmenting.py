@@ -52,11 +52,13 @@ class SegmentationModule(DownstreamModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the cross-entropy over the labelled pixels of one batch."""
-        return self.log_training(self._loss(self.model(standardize(batch.images, self.mean, self.std)), batch.labels))
+        return self.log_training(
+            self._loss(self.model(standardize(batch.images, self.mean, self.std, batch.valid)), batch.labels)
+        )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count pixels of the validation split, on which the best epoch is chosen."""
-        logits = self(batch.images)
+        logits = self(batch.images, batch.valid)
         self.val_confusion.update(logits, batch.labels)
         self.val_loss.update(self._loss(logits, batch.labels), weight=(batch.labels != IGNORE).sum())
         self.log("val_loss", self.val_loss)
@@ -82,7 +84,7 @@ class SegmentationModule(DownstreamModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Count pixels of the split that is scored, over all images and in each."""
-        predicted = self(batch.images).argmax(dim=1)
+        predicted = self(batch.images, batch.valid).argmax(dim=1)
         self.confusion.update(predicted, batch.labels)
         self.counts.update(batch.indices, batch.indices, image_counts(predicted, batch.labels, len(self.classes)))
 

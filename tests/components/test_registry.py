@@ -47,7 +47,7 @@ def test_what_is_made_knows_what_makes_it_again() -> None:
         ),
         (
             {"name": "qqq"},
-            r"is unknown: choose one of random, corruption, block, grid, or masking\._target_=package\.module\.",
+            r"is unknown: choose one of random, corruption, block, grid, weighted, or masking\._target_=package\.module\.",
         ),
         ({"name": None}, r"masking\.name=None is unknown"),
         (

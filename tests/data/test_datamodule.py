@@ -177,7 +177,7 @@ def test_a_damaged_file_is_named_and_batches_keep_their_size(damaged: Callable[[
 
 def test_the_image_that_stands_in_brings_its_own_label(damaged: Callable[[], FileSource]) -> None:
     dataset = ImageDataset(damaged(), EvalTransform((16, 16)), 3)
-    images, label, _, unreadable = dataset[0, 3]
+    images, label, _, unreadable, _ = dataset[0, 3]
     assert [message.partition(" cannot")[0].rpartition("/")[2] for message in unreadable] == ["image_003.png"]
     assert torch.equal(images, dataset[0, 4].images)
     assert label == 1

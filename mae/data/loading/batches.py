@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from mae.data.loading.order import Key, ResumableSampler
 from mae.data.loading.unreadable import UnreadableImages
 from mae.data.reading.decode import Picture, UnreadableImageError, to_bits, to_channels
-from mae.data.reading.transforms import Window, cut
+from mae.data.reading.transforms import Window, cut, cut_missing
 from mae.data.source import Source
 
 
@@ -26,18 +26,22 @@ class Batch(NamedTuple):
         labels: int64 (B,), -1 where there is none; or masks, uint8 (B, H, W), 255 where there is none.
         indices: int64 (B,), in the split; of a stream, a number that is a function of the image's name.
         unreadable: Names of images that others stand in for.
+        valid: (B, H, W) bool, which pixels are there; None where all are. The others are filled with the mean of their image.
     """
 
     images: Tensor
     labels: Tensor
     indices: Tensor
     unreadable: tuple[str, ...] = ()
+    valid: Tensor | None = None
 
 
 class Transform(Protocol):
     """A stored image to one of the model's size; all chance comes from the generator."""
 
     image_size: tuple[int, int]
+    keeps_places: bool
+    """Whether ``finish`` flips alone, so that what is known of a place can follow it."""
 
     def draw(self, size: tuple[int, int], rng: random.Random) -> Window:
         """Return the part of an image of ``size`` (H, W) that is seen."""
@@ -48,13 +52,21 @@ class Transform(Protocol):
         ...
 
 
+class Crops(NamedTuple):
+    """Crops of one image, (R, C, H, W) or what makes them, and which of their pixels are there, (R, H, W); None where all are."""
+
+    images: Any
+    valid: Tensor | None = None
+
+
 class Item(NamedTuple):
-    """The crops of one image, (R, C, H, W) or what makes them; its label, or its mask's crops (R, H, W); which image it is."""
+    """The crops of one image, as ``Crops`` has them; its label, or its mask's crops (R, H, W); which image it is."""
 
     images: Any
     label: Any
     image: int
     unreadable: tuple[str, ...]
+    valid: Tensor | None = None
 
 
 class ImageDataset(Dataset[Item]):
@@ -89,14 +101,14 @@ class ImageDataset(Dataset[Item]):
         for step in range(len(self.source)):
             candidate = (index + step) % len(self.source)
             try:
-                images, label = self.example(candidate, epoch, index)
+                crops, label = self.example(candidate, epoch, index)
             except UnreadableImageError as error:
                 unreadable.append(str(error))
                 continue
-            return Item(images, label, index, tuple(unreadable))
+            return Item(crops.images, label, index, tuple(unreadable), crops.valid)
         raise UnreadableImageError(f"no image of the split can be read: {unreadable[0]}")
 
-    def example(self, candidate: int, epoch: int, index: int) -> tuple[Any, Any]:
+    def example(self, candidate: int, epoch: int, index: int) -> tuple[Crops, Any]:
         """Return the crops of an image, in the place of ``index``, and its label."""
         label = -1 if self.source.labels is None else int(self.source.labels[candidate])
         return self.crops(self.source.open(candidate), epoch, index), label
@@ -108,26 +120,49 @@ class ImageDataset(Dataset[Item]):
             for repeat in range(self.repeats)
         ]
 
-    def crops(self, picture: Picture, epoch: int, index: int | str) -> Any:
-        """Return the crops (R, C, H, W) of a picture that an epoch sees."""
+    def crops(self, picture: Picture, epoch: int, index: int | str) -> Crops:
+        """Return the crops of a picture that an epoch sees."""
         chance = self.chance(epoch, index)
         windows = [self.transform.draw(picture.size, rng) for rng in chance]
         images = cut(picture, windows, self.transform.image_size)
         finished = [self.transform.finish(image, rng) for image, rng in zip(images, chance, strict=True)]
-        return torch.stack([to_channels(to_bits(image, self.bits), self.channels) for image in finished])
+        stored = torch.stack([to_channels(to_bits(image, self.bits), self.channels) for image in finished])
+        return Crops(stored, self.valid(picture, epoch, index))
+
+    def valid(self, picture: Picture, epoch: int, index: int | str) -> Tensor | None:
+        """Return which pixels (R, H, W) of the crops of a decoded picture are there; None where all are, or places are lost."""
+        if picture.missing is None or not self.transform.keeps_places:
+            return None
+        parts = []
+        for rng in self.chance(epoch, index):  # drawn anew, as for the image: the same windows, and the same flips
+            window = self.transform.draw(picture.size, rng)
+            there = cut_missing(picture.missing, window, self.transform.image_size)
+            parts.append(self.transform.finish(there, rng))
+        return None if all(bool(part.all()) for part in parts) else torch.stack(parts)
 
 
 def collate(items: Sequence[Item]) -> Batch:
     """Join the crops of images into a batch; those of one image stand side by side."""
-    repeats = len(items[0].images)
+    images = [item.images for item in items]
+    repeats = len(images[0])
     labels = [item.label for item in items]
     masks = isinstance(labels[0], Tensor)
     return Batch(
-        torch.cat([item.images for item in items]),
+        torch.cat(images),
         torch.cat(labels) if masks else torch.tensor(labels).repeat_interleave(repeats),
         torch.tensor([item.image for item in items]).repeat_interleave(repeats),
         tuple(message for item in items for message in item.unreadable),
+        join_valid(images, [item.valid for item in items]),
     )
+
+
+def join_valid(images: Sequence[Tensor], valid: Sequence[Tensor | None]) -> Tensor | None:
+    """Return which pixels of a batch are there, (B, H, W), of what is known of each image (R, C, H, W); None where all are."""
+    if all(part is None for part in valid):
+        return None
+    shape, device = images[0].shape, images[0].device
+    everything = torch.ones(shape[0], *shape[-2:], dtype=torch.bool, device=device)
+    return torch.cat([everything if part is None else part.to(device) for part in valid])
 
 
 class BatchLoader(DataLoader[Any]):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from mae.data.loading.batches import Batch, ImageDataset, Item, Transform
+from mae.data.loading.batches import Batch, Crops, ImageDataset, Item, Transform, join_valid
 from mae.data.reading.decode import (
     EncodedPicture,
     Picture,
@@ -38,12 +38,12 @@ class Undecoded(NamedTuple):
 class EncodedDataset(ImageDataset):
     """As ``ImageDataset``, but JPEGs are handed on as they are stored."""
 
-    def crops(self, picture: Picture, epoch: int, index: int | str) -> Any:
-        """Return the crops (R, C, H, W) of a picture, or what makes them."""
+    def crops(self, picture: Picture, epoch: int, index: int | str) -> Crops:
+        """Return the crops of a picture, or what makes them; where JPEGs hold pixels, all are there."""
         if not isinstance(picture, EncodedPicture) or picture.mode is None:
             return super().crops(picture, epoch, index)
         chance = self.chance(epoch, index)
-        return Undecoded(picture, [self.transform.draw(picture.size, rng) for rng in chance], chance)
+        return Crops(Undecoded(picture, [self.transform.draw(picture.size, rng) for rng in chance], chance))
 
 
 class DeviceDecoder:
@@ -90,7 +90,11 @@ class DeviceDecoder:
         labels = torch.tensor([items[place].label for place in shown], device=self.device)
         indices = torch.tensor([item.image for item in items], device=self.device)
         return Batch(
-            torch.cat(images), labels.repeat_interleave(repeats), indices.repeat_interleave(repeats), tuple(unreadable)
+            torch.cat(images),
+            labels.repeat_interleave(repeats),
+            indices.repeat_interleave(repeats),
+            tuple(unreadable),
+            join_valid(images, [items[place].valid for place in shown]),
         )
 
     def _decode(self, pictures: Sequence[EncodedPicture]) -> list[Tensor | UnreadableImageError]:

@@ -16,6 +16,8 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 from torch import Tensor
 
+from mae.data.reading.missing import filled, missing_in_picture
+
 EXTENSIONS = frozenset(
     [".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"]
 )
@@ -40,6 +42,8 @@ class Picture(Protocol):
     """(H, W), upright."""
     reducible: bool
     """Whether it costs less to decode at reduced scale."""
+    missing: Tensor | None
+    """(H, W) bool, upright: pixels that are not there, filled with the mean of the others. Known once decoded; None if none."""
 
     def decode(self, reduce: int = 1) -> Tensor:
         """Return (C, ceil(H / reduce), ceil(W / reduce)), upright.
@@ -56,12 +60,18 @@ class Picture(Protocol):
 
 
 class TensorPicture:
-    """Pixels that need no decoding: (C, H, W)."""
+    """Pixels that need no decoding.
+
+    Args:
+        image: (C, H, W).
+        missing: As ``Picture`` has it.
+    """
 
     reducible = False
 
-    def __init__(self, image: Tensor) -> None:
+    def __init__(self, image: Tensor, missing: Tensor | None = None) -> None:
         self.image = image
+        self.missing = missing
         self.size = (image.shape[-2], image.shape[-1])
 
     def decode(self, reduce: int = 1) -> Tensor:
@@ -87,6 +97,7 @@ class EncodedPicture:
         self.data = data
         self.name = name
         self.orientation = 1
+        self.missing: Tensor | None = None
         self.mode: str | None = None  # what simplejpeg is asked for; None leaves all to Pillow
         if data[:2] == b"\xff\xd8":
             try:
@@ -124,7 +135,11 @@ class EncodedPicture:
                 return turned(torch.from_numpy(array).permute(2, 0, 1), self.orientation)
             except ValueError:
                 pass  # Pillow puts up with more, or says why not
-        return _reduced(turned(_decode_by_pillow(self.data, self.name), self.orientation), reduce)
+        image, missing = _decode_by_pillow(self.data, self.name)
+        if missing is not None:
+            image = filled_picture(image, missing, self.name)
+            self.missing = turned(missing, self.orientation)
+        return _reduced(turned(image, self.orientation), reduce)
 
 
 def read_size(path: str | Path) -> tuple[int, int]:
@@ -185,14 +200,30 @@ def _pillow_header(file: bytes | Path, name: str) -> tuple[tuple[int, int], int]
     return ((width, height) if orientation >= 5 else (height, width)), orientation
 
 
-def _decode_by_pillow(data: bytes, name: str) -> Tensor:
+def filled_picture(image: Tensor, missing: Tensor, name: str) -> Tensor:
+    """Return an image (C, H, W) whose missing pixels (H, W) are filled.
+
+    Raises:
+        UnreadableImageError: No pixel is there.
+    """
+    if missing.all():
+        raise UnreadableImageError(
+            f"{name} cannot be read as an image (none of its pixels is there: all are not finite, no data or transparent)"
+        )
+    return filled(image, missing)
+
+
+def _decode_by_pillow(data: bytes, name: str) -> tuple[Tensor, Tensor | None]:
+    """Return the pixels (C, H, W) as stored, and which of them are missing (H, W), where some are."""
     with by_pillow(data, name) as opened:
+        found = missing_in_picture(opened)
+        missing = None if found is None else torch.from_numpy(found)
         if opened.mode.startswith(("I", "F")):  # 16 and 32 bits: Pillow's own conversion would clip them
             top = 1.0 if opened.mode == "F" else 65535.0
-            return torch.from_numpy(np.asarray(opened, dtype=np.float32) / top).unsqueeze(0)
+            return torch.from_numpy(np.asarray(opened, dtype=np.float32) / top).unsqueeze(0), missing
         grey = opened.mode in ("1", "L", "LA")
         array = np.array(opened.convert("L" if grey else "RGB"))
-    return torch.from_numpy(array).unsqueeze(0) if grey else torch.from_numpy(array).permute(2, 0, 1)
+    return (torch.from_numpy(array).unsqueeze(0) if grey else torch.from_numpy(array).permute(2, 0, 1)), missing
 
 
 @contextmanager
@@ -229,7 +260,7 @@ def _orientation(data: bytes) -> int:
 
 
 def turned(image: Tensor, orientation: int) -> Tensor:
-    """Return an image (C, H, W) as its EXIF orientation says it is to be shown."""
+    """Return an image (C, H, W), or a map (H, W), as its EXIF orientation says it is to be shown."""
     if orientation >= 5:
         image = image.transpose(-1, -2)
     flipped = {2: (-1,), 3: (-1, -2), 4: (-2,), 6: (-1,), 7: (-1, -2), 8: (-2,)}.get(orientation, ())

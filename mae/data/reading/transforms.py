@@ -46,6 +46,16 @@ def cut(picture: Picture, windows: Sequence[Window], size: tuple[int, int]) -> l
     return [resized_crop(image, Window(*(side // reduce for side in window)), size) for window in windows]
 
 
+def cut_missing(missing: Tensor, window: Window, size: tuple[int, int]) -> Tensor:
+    """Return which pixels are there of a window that is resized to ``size``, of those that are missing (H, W): (h, w) bool.
+
+    One is there where at least half of what it is made of is.
+    """
+    top, left, height, width = window
+    part = (~missing[top : top + height, left : left + width]).float()
+    return F.interpolate(part[None, None], size=size, mode="area")[0, 0] >= 0.5
+
+
 def _reduction(window: Window, size: tuple[int, int]) -> int:
     """Return how far an image may be reduced without losing a pixel of what is cut out of it."""
     return next(
@@ -73,6 +83,7 @@ class TrainTransform:
         self.min_scale = min_scale
         self.flip = flip
         self.augment = RandAugment(rand_augment) if rand_augment else None
+        self.keeps_places = self.augment is None
 
     def draw(self, size: tuple[int, int], rng: random.Random) -> Window:
         """Draw a window of an image of ``size`` (H, W): area share in (min_scale, 1), aspect in (3/4, 4/3) of the wanted one."""
@@ -102,6 +113,8 @@ class EvalTransform:
         image_size: (H, W) in pixels.
         share: Side of the crop as a share of the largest one; ImageNet's custom is 224/256 = 0.875.
     """
+
+    keeps_places = True
 
     def __init__(self, image_size: tuple[int, int], share: float = 1.0) -> None:
         self.image_size = image_size

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mae.data.loading.batches import ImageDataset
+from mae.data.loading.batches import Crops, ImageDataset
 from mae.data.reading.decode import by_pillow
 from mae.data.reading.transforms import Window
 from mae.data.source import Source
@@ -187,7 +187,7 @@ class SegmentationDataset(ImageDataset):
     than a 224th of the side.
     """
 
-    def example(self, candidate: int, epoch: int, index: int) -> tuple[Any, Any]:
+    def example(self, candidate: int, epoch: int, index: int) -> tuple[Crops, Any]:
         """Return the crops of an image, in the place of ``index``, and those of its mask."""
         picture = self.source.open(candidate)
         mask = fitting_mask(self.source, candidate, picture.size)

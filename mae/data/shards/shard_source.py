@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from mae.data.reading.decode import EncodedPicture, Picture, TensorPicture, UnreadableImageError
+from mae.data.reading.decode import EncodedPicture, Picture, UnreadableImageError
 from mae.data.shards.shard_index import ShardIndex
 from mae.data.shards.tar_members import ARRAY
 from mae.data.source import Source
-from mae.data.sources.array_files import readable, to_pixels
+from mae.data.sources.array_files import readable, to_picture
 
 MOST_LAST = 4  # channels that a last axis may be; an image of more is not that narrow
 OPEN_FILES = 256  # at most, per process: 1,024 is the usual limit, and the loader needs some
@@ -94,4 +94,4 @@ def open_member(data: bytes, name: str) -> Picture:
         raise UnreadableImageError(
             f"{name} is an array {array.shape} of {array.dtype}: an image is (C, H, W) of whole numbers or floats"
         )
-    return TensorPicture(to_pixels(array, name))
+    return to_picture(array, name)

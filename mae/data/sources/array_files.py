@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from mae.data.reading.decode import UnreadableImageError
+from mae.data.reading.decode import TensorPicture, UnreadableImageError, filled_picture
+from mae.data.reading.missing import missing_in_array
 
 ORDER = "NCHW"
 """The letters of axes: images, channels, rows and columns."""
@@ -40,6 +40,8 @@ class ImageArray(ABC):
     """
 
     in_memory = False
+    nodata: float | None = None
+    """The value that stands for no data, where the file names one."""
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], axes: str) -> None:
         if dtype.kind not in "biuf":
@@ -65,12 +67,12 @@ class ImageArray(ABC):
     def planes(self, place: tuple[int, ...]) -> np.ndarray:
         """Return one image (C..., H, W); its place is counted along each axis N."""
 
-    def image(self, index: int) -> Tensor:
-        """Return an image (C, H, W), uint8 or float32. Raises UnreadableImageError where it cannot be read."""
+    def picture(self, index: int) -> TensorPicture:
+        """Return an image. Raises UnreadableImageError where it cannot be read."""
         name = f"{self.path} image {index}" if len(self) > 1 else str(self.path)
         with readable(name):
             place = tuple(int(number) for number in np.unravel_index(index, self.counts))
-            return to_pixels(self.planes(place).reshape(-1, *self.size), name)
+            return to_picture(self.planes(place).reshape(-1, *self.size), name, self.nodata)
 
 
 class MappedArray(ImageArray):
@@ -184,30 +186,32 @@ def _channels_told(shape: tuple[int, ...], path: Path) -> str:
     )
 
 
-def to_pixels(array: np.ndarray, name: str) -> Tensor:
-    """Return an image (C, H, W) as uint8 where it is of bytes or truths, else as float32: 16 bits in [0, 1], others as they are.
+def to_picture(array: np.ndarray, name: str, nodata: float | None = None) -> TensorPicture:
+    """Return an image as uint8 where it is of bytes or truths, else as float32: 16 bits in [0, 1], others as they are.
 
     Args:
-        array: The image.
-        name: For the message.
+        array: The image (C, H, W).
+        name: For messages.
+        nodata: The value that stands for no data.
 
     Raises:
-        UnreadableImageError: A float is NaN or infinite, also where it is past the range of float32.
+        UnreadableImageError: No pixel is there, see ``missing_in_array``.
     """
+    found = missing_in_array(array, nodata)
     if array.dtype == np.uint8:
-        return torch.from_numpy(np.array(array))
-    if array.dtype == np.bool_:
-        return torch.from_numpy(array.astype(np.uint8) * np.uint8(255))
-    with np.errstate(over="ignore"):
-        values = array.astype(np.float32)
-    if array.dtype.kind == "u" and array.dtype.itemsize == 2:
-        values /= 65535
-    wrong = values.size - int(np.isfinite(values).sum()) if array.dtype.kind == "f" else 0
-    if wrong:
-        raise UnreadableImageError(
-            f"{name} holds {wrong:,} of {values.size:,} values that are NaN or infinite: put numbers in their place"
-        )
-    return torch.from_numpy(values)
+        pixels = torch.from_numpy(np.array(array))
+    elif array.dtype == np.bool_:
+        pixels = torch.from_numpy(array.astype(np.uint8) * np.uint8(255))
+    else:
+        with np.errstate(over="ignore"):
+            values = array.astype(np.float32)
+        if array.dtype.kind == "u" and array.dtype.itemsize == 2:
+            values /= 65535
+        pixels = torch.from_numpy(values)
+    if found is None:
+        return TensorPicture(pixels)
+    missing = torch.from_numpy(found)
+    return TensorPicture(filled_picture(pixels, missing, name), missing)
 
 
 def checked_labels(values: np.ndarray, count: int, where: str) -> np.ndarray:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mae.data.inspection import IMAGES_DECODED
-from mae.data.reading.decode import Picture, TensorPicture, UnreadableImageError
+from mae.data.reading.decode import Picture, UnreadableImageError
 from mae.data.source import Source, evenly_spaced
 from mae.data.sources.array_files import LAYOUTS, ImageArray, checked_labels, open_npy, open_npz, readable
 from mae.data.sources.file_index import FileNames, walk, with_suffix
@@ -54,7 +54,7 @@ class ArraySource(Source):
 
     def open(self, index: int) -> Picture:
         """Open an image."""
-        return TensorPicture(self.images.image(index))
+        return self.images.picture(index)
 
     def size(self, index: int) -> tuple[int, int]:
         """Return (H, W), which all images share."""
@@ -91,7 +91,7 @@ class ArrayFolder(Source):
     def open(self, index: int) -> Picture:
         """Open an image."""
         path, number = self._place(index)
-        return TensorPicture(self._opened(path).image(number))
+        return self._opened(path).picture(number)
 
     def size(self, index: int) -> tuple[int, int]:
         """Return (H, W) from the header."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mae.data.reading.decode import UnreadableImageError
+from mae.data.reading.missing import NODATA, parse_nodata
 from mae.data.sources.array_files import ImageArray, MappedArray, arranged, readable
 
 TIFF_SUFFIXES = (".tif", ".tiff")
@@ -76,10 +77,15 @@ def open_tiff(path: Path, pages: str | None, *, single: bool = False) -> ImageAr
     with readable(path), tifffile.TiffFile(path) as file:
         series = file.series[0]
         axes = tiff_axes(series.axes, pages, path, single=single)
+        images: ImageArray
         if series.dataoffset is None:
-            return TiffPages(path, series, axes, keep=not single)
-        dtype = np.dtype(series.dtype).newbyteorder(file.byteorder)
-        return MappedArray(path, np.memmap(path, dtype, "r", series.dataoffset, tuple(series.shape)), axes)
+            images = TiffPages(path, series, axes, keep=not single)
+        else:
+            dtype = np.dtype(series.dtype).newbyteorder(file.byteorder)
+            images = MappedArray(path, np.memmap(path, dtype, "r", series.dataoffset, tuple(series.shape)), axes)
+        tag = series.keyframe.tags.get(NODATA)
+        images.nodata = None if tag is None else parse_nodata(tag.value)
+        return images
 
 
 def tiff_axes(names: str, pages: str | None, path: Path, *, single: bool = False) -> str:

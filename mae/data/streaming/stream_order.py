@@ -161,13 +161,13 @@ class StreamDataset(ImageDataset):
         first = reader.take()
         for image, _ in itertools.chain([first], itertools.islice(reader.ahead(), STAND_INS)):
             try:
-                images = self.crops(image.open(), epoch, first.chance)
+                crops = self.crops(image.open(), epoch, first.chance)
             except UnreadableImageError as error:
                 reader.unreadable.append(str(error))
                 continue
             unreadable = tuple(reader.unreadable)
             reader.unreadable.clear()
-            return Item(images, -1, stable_number(first.chance), unreadable)
+            return Item(crops.images, -1, stable_number(first.chance), unreadable, crops.valid)
         raise UnreadableImageError(f"{STAND_INS} images in a row cannot be read: {reader.unreadable[0]}, and so on")
 
     def _reader(self, epoch: int, position: int) -> ShardReader:

@@ -27,6 +27,7 @@ KINDS = {
     "duplicate": "the same content as an image before it",
     "tiny": "a side is very short",
     "animated": "more than one frame, of which the first is seen",
+    "missing pixels": "some are not finite, no data or transparent: they are neither seen nor scored",
 }
 """What is looked for."""
 FATAL = ("damaged shard", "truncated", "unreadable", "too large", "mask")
@@ -84,6 +85,8 @@ def examine(source: Source, index: int, tiny: int) -> Examined:
         picture.decode()
         if isinstance(picture, EncodedPicture) and (frames := _frames(picture)) > 1:
             wrong.append(("animated", f"{frames} frames"))
+        if picture.missing is not None:
+            wrong.append(("missing pixels", f"{picture.missing.float().mean():.2%} of them"))
     except UnreadableImageError as error:
         wrong.append(_unreadable(error))
     try:

@@ -86,12 +86,14 @@ def describe(source: Source, images: int | None = None, workers: int = 0) -> Des
 def measure_one(source: Source, index: int) -> Measured | None:
     """Return what is measured of an image; None where it cannot be read."""
     try:
-        image, mask = source.image(index), source.mask(index)
+        picture, mask = source.open(index), source.mask(index)
+        image = picture.decode()
     except (UnreadableImageError, MaskError):
         return None
     classes = None if mask is None else np.bincount(mask.flatten(), minlength=IGNORE + 1)
+    there = None if picture.missing is None else ~picture.missing
     return Measured(
-        PixelSums.of(image).per_image(), (image.shape[-2], image.shape[-1]), image.dtype != torch.uint8, classes
+        PixelSums.of(image, there).per_image(), (image.shape[-2], image.shape[-1]), image.dtype != torch.uint8, classes
     )
 
 

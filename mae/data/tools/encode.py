@@ -13,7 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from mae.data.reading.decode import REDUCTIONS, EncodedPicture, Picture
+from mae.data.reading.transforms import Window, cut_missing
 from mae.data.shards.tar_members import ARRAY
+from mae.data.statistics import unit_pixels
 
 QUALITY = 92
 """Of JPEGs that are encoded anew: what is lost is far below what the downscaling took."""
@@ -44,7 +46,8 @@ def stored(picture: Picture, short_side: int | None, quality: int = QUALITY) -> 
     """Return a picture as it goes into a shard.
 
     Encoded ones keep their bytes, unless they are larger than ``short_side``. What is encoded anew is a JPEG where it came from a
-    lossy format, a PNG where it has 8 bits and is grey or in colour, else an array.
+    lossy format, a PNG where it has 8 bits and is grey or in colour, else an array. Missing pixels stay so: transparent in a PNG,
+    which then stands for a JPEG too, and NaN in an array of floats.
 
     Args:
         picture: Upright afterwards, where it is encoded anew.
@@ -56,8 +59,11 @@ def stored(picture: Picture, short_side: int | None, quality: int = QUALITY) -> 
     """
     own = content_of(picture) if isinstance(picture, EncodedPicture) else None
     if short_side is None or min(picture.size) <= short_side:
-        return own or encoded(picture.decode())
-    return encoded(shrunk(picture, short_side), quality if own is not None and own.suffix in PHOTOGRAPHS else None)
+        return own or encoded(picture.decode(), missing=picture.missing)
+    image, missing = shrunk(picture, short_side), picture.missing
+    if missing is not None:
+        missing = ~cut_missing(missing, Window(0, 0, *picture.size), (image.shape[-2], image.shape[-1]))
+    return encoded(image, quality if own is not None and own.suffix in PHOTOGRAPHS else None, missing)
 
 
 def content_of(picture: EncodedPicture) -> Content | None:
@@ -92,13 +98,15 @@ def is_16_bit(image: Tensor) -> bool:
     return torch.equal((image * 65535).round().clamp(0, 65535) / 65535, image)
 
 
-def encoded(image: Tensor, quality: int | None = None) -> Content:
-    """Encode an image (C, H, W): as JPEG where a quality is given, else without loss.
+def encoded(image: Tensor, quality: int | None = None, missing: Tensor | None = None) -> Content:
+    """Encode an image (C, H, W): as JPEG where a quality is given and no pixel is missing (H, W), else without loss.
 
     Colour is kept at half resolution (4:2:0), as nearly all photographs have it: a sixth smaller, and faster to decode.
     """
     if image.dtype != torch.uint8 or image.shape[0] not in (1, 3):
-        return _array(image)
+        return _array(image if missing is None else unit_pixels(image).masked_fill(missing, torch.nan))
+    if missing is not None:
+        image, quality = torch.cat([image, 255 * (~missing).to(torch.uint8).unsqueeze(0)]), None
     pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
     if quality is not None:
         grey = image.shape[0] == 1
@@ -109,7 +117,9 @@ def encoded(image: Tensor, quality: int | None = None) -> Content:
         )
         return Content(simplejpeg.encode_jpeg(pixels, quality, **kinds), ".jpg")
     file = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if image.shape[0] == 1 else pixels).save(file, format="PNG")
+    Image.fromarray(pixels[..., 0] if image.shape[0] == 1 else pixels).save(
+        file, format="PNG"
+    )  # of two channels LA, of four RGBA
     return Content(file.getvalue(), ".png")
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import lightning as L
 import torch
+from torch import Tensor
 
 from mae.data.datamodule import ImageData
+from mae.data.loading.batches import Batch
 from mae.data.statistics import unit_pixels
 from mae.downstream.tasks.task import Scored
 from mae.evaluation.paired import resampled
@@ -89,9 +91,14 @@ def _draw(module: SegmentationModule, data: ImageData, path: Path) -> None:
     """Draw images of the split that is scored, evenly spread, with truth and prediction."""
     module.eval()
     batches = list(data.evaluation_loader(data.scored[1], most=SHOWN))
-    predicted = [module(batch.images.to(module.device)).argmax(dim=1).cpu() for batch in batches]
+    predicted = [module(*_seen(batch, module.device)).argmax(dim=1).cpu() for batch in batches]
     images = unit_pixels(torch.cat([batch.images for batch in batches]))
     path.parent.mkdir(parents=True, exist_ok=True)
     save_segmentations(
         images, torch.cat([batch.labels for batch in batches]), torch.cat(predicted), module.classes, path
     )
+
+
+def _seen(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Return what the module takes of a batch, on its device."""
+    return batch.images.to(device), None if batch.valid is None else batch.valid.to(device)

@@ -34,7 +34,8 @@ def extract_features(
     """
     rows, labels = [], []
     for batch in batches:
-        images = standardize(batch.images.to(mean.device, non_blocking=True), mean, std)
+        valid = None if batch.valid is None else batch.valid.to(mean.device, non_blocking=True)
+        images = standardize(batch.images.to(mean.device, non_blocking=True), mean, std, valid)
         rows.append(features(images).float().cpu())
         labels.append(batch.labels)
     return torch.cat(rows), torch.cat(labels)

@@ -48,3 +48,8 @@ def unpatchify(patches: Tensor, grid: tuple[int, int], patch_size: int) -> Tenso
         raise ValueError(f"{L} patches do not fill a {Gh}x{Gw} grid")
     C = values // (P * P)
     return patches.reshape(B, Gh, Gw, P, P, C).permute(0, 5, 1, 3, 2, 4).reshape(B, C, Gh * P, Gw * P)
+
+
+def patch_shares(valid: Tensor, patch_size: int) -> Tensor:
+    """Return the share of each patch's pixels that are there: bool (B, H, W) to (B, L) in [0, 1]."""
+    return patchify(valid.unsqueeze(1).float(), patch_size).mean(dim=-1)

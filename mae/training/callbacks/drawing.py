@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import lightning as L
-import torch
 from torch import Tensor
 
 from mae.data.datamodule import ImageData
+from mae.data.loading.batches import Batch, collate
 from mae.data.source import evenly_spaced
 from mae.data.statistics import false_colours, shown_channels, standardize, unstandardize
 from mae.evaluation.reconstruct import reconstruct
@@ -38,7 +38,7 @@ class ReconstructionPictures(L.Callback):
         self.paint = paint
         self.images = images
         self.times = times
-        self._shown: tuple[Tensor, Tensor] | None = None
+        self._shown: Batch | None = None
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw, where it is time."""
@@ -56,9 +56,11 @@ class ReconstructionPictures(L.Callback):
         if self._shown is None:
             dataset = self.data.val_dataloader().dataset
             chosen = evenly_spaced(len(self.data.splits.val), self.images)
-            self._shown = torch.stack([dataset[0, int(i)].images[0] for i in chosen]), torch.from_numpy(chosen)
-        images = standardize(self._shown[0].to(module.device), module.mean, module.std)
-        plan = module.validation_plan(self._shown[1].to(module.device))
+            self._shown = collate([dataset[0, int(i)] for i in chosen])
+        shown, device = self._shown, module.device
+        valid = None if shown.valid is None else shown.valid.to(device)
+        images = standardize(shown.images.to(device), module.mean, module.std, valid)
+        plan = module.validation_plan(shown.indices.to(device), valid)
         parts = reconstruct(module.model, images, plan)
         # What a diverged model predicts is no number, and is shown black.
         rows = [self._visible(part, module).nan_to_num().cpu() for part in vars(parts).values()]

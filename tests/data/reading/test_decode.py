@@ -36,7 +36,7 @@ def palette() -> Image.Image:
 
 def see_through_palette() -> Image.Image:
     image = RGB.quantize(32)
-    image.info["transparency"] = bytes(range(0, 256, 8))
+    image.info["transparency"] = bytes(range(1, 256, 8))  # wholly transparent is none
     return image
 
 

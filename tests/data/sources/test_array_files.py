@@ -118,14 +118,23 @@ def test_what_is_no_number_is_refused_before_work_starts(tmp_path: Path, dtype: 
 
 
 @pytest.mark.parametrize("wrong", [np.nan, -np.inf, 1e300])
-def test_an_image_with_a_value_that_is_no_number_is_named_and_the_others_are_read(tmp_path: Path, wrong: float) -> None:
+def test_values_that_are_no_numbers_are_missing_pixels_and_an_image_of_these_alone_is_refused(
+    tmp_path: Path, wrong: float
+) -> None:
     array = rng.random((4, 8, 8))
     array[2, 1, 1:3] = wrong
+    array[1] = wrong
     source = arrays(saved(tmp_path / "a.npy", array)).whole
     assert source is not None
-    with pytest.raises(UnreadableImageError, match=r"a\.npy image 2 holds 2 of 64 values that are NaN or infinite"):
-        source.open(2)
-    assert source.open(3).size == (8, 8)
+    picture = source.open(2)
+    assert picture.missing is not None and picture.missing.nonzero().tolist() == [[1, 1], [1, 2]]
+    there = np.delete(array[2].ravel(), [9, 10]).mean()
+    assert picture.decode()[0, 1, 1:3].tolist() == pytest.approx([there, there], rel=1e-6)
+    assert source.open(3).missing is None
+    with pytest.raises(
+        UnreadableImageError, match=r"a\.npy image 1 cannot be read as an image \(none of its pixels is there"
+    ):
+        source.open(1)
 
 
 def test_a_worker_is_handed_the_place_of_an_array_and_not_its_content(tmp_path: Path) -> None:
