@@ -23,6 +23,7 @@ LABELS = 2000
 SCORED = 2000
 """Images of the test, and of validation, at most: encoding more than twice that many would take longer than a short pretraining."""
 DEFAULT = "default"
+DECODER_SIZES = ("width", "depth", "heads")
 WIDTH = 150
 """Columns that a table takes on the console, at least."""
 
@@ -48,7 +49,7 @@ def choices_beside(config: Values) -> dict[str, list[str]]:
     for wide in (64, 96, 128, 192, 256, 384):
         if wide != width and width / 2 <= wide <= 2 * width:
             each = next((count for count in (heads, 3, 4, 6, 2) if wide % count == 0), 1)
-            sizes = zip(("width", "depth", "heads"), decoder_sizes(wide), strict=True)
+            sizes = zip(DECODER_SIZES, decoder_sizes(wide), strict=True)
             found[f"{wide} wide"] = [
                 f"model.width={wide}",
                 f"model.heads={each}",
@@ -57,7 +58,7 @@ def choices_beside(config: Values) -> dict[str, list[str]]:
     for batch in (16, 32, 64, 128, 256, 512):
         if batch != config["batch_size"]:
             found[f"batch {batch}"] = [f"batch_size={batch}"]
-    for ratio in (0.5, 0.6, 0.75, 0.85, 0.9):
+    for ratio in (0.5, 0.6, 0.7, 0.75, 0.8, 0.9):
         if ratio != config["masking"]["ratio"]:
             found[f"{100 * ratio:g}% hidden"] = [f"masking.ratio={ratio}"]
     for factor in (0.5, 2, 4):
@@ -68,9 +69,28 @@ def choices_beside(config: Values) -> dict[str, list[str]]:
     for scale in (0.2, 0.4, 0.6, 0.8, 1.0):
         if scale != data["min_scale"]:
             found[f"crops of {100 * scale:g}% or more" if scale < 1 else "no crops"] = [f"data.min_scale={scale}"]
+    found |= _decoders_and_masks(config, size // patch)
     found["no flips" if data["flip"] else "flips"] = [f"data.flip={str(not data['flip']).lower()}"]
     plain = config["objective"].get("normalize")
     found["plain pixels" if plain else "normalised pixels"] = [f"objective.normalize={str(not plain).lower()}"]
+    return found
+
+
+def _decoders_and_masks(config: Values, side: int) -> dict[str, list[str]]:
+    """Return what is predicted otherwise, and hidden otherwise; ``side`` in patches."""
+    decoder, ratio = config["decoder"], config["masking"]["ratio"]
+    sizes = [f"decoder.{key}={decoder[key]}" for key in DECODER_SIZES]
+    found: dict[str, list[str]] = {}
+    for fraction, share in ((1, "all"), (0.5, "half"), (0.25, "a quarter")):
+        predicted = f"decoder.predict_fraction={fraction:g}"
+        found[f"cross-attention predicting {share}"] = ["decoder=cross_attention", predicted, *sizes]
+        if fraction < 1:
+            found[f"predicting {share}"] = [predicted]
+    for hidden in dict.fromkeys((0.5, ratio)):
+        found[f"block masks of {100 * hidden:g}%"] = ["masking=block", f"masking.ratio={hidden}"]
+    if side % 2 == 0:
+        found |= {"squares of 2x2": ["masking.block=2"], "grid masks": ["masking=grid"]}
+    found["8 class tokens"] = ["model.class_tokens=8"]
     return found
 
 
@@ -98,14 +118,16 @@ class Study:
     """Folders, choices, and where the figures are kept."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.minutes, self.out = options.minutes, Path(options.out)
+        self.epochs, self.out = options.epochs, Path(options.out)
+        self.minutes = None if self.epochs else options.minutes
+        self.length = f"{self.epochs} epochs" if self.epochs else f"{options.minutes:g} minutes"
         self.also = {" ".join(text.split()): text.split() for text in options.also}
         self.only = [name.strip() for name in options.only.split(",") if name.strip()]
         self.console = Console(soft_wrap=True, highlight=False)
         self.folders = named_folders(options.folders)
         self.seeds = numbers(options.seeds, "--seeds", int, lambda value: value >= 0)
         self.splits = {name: open_set(folder) for name, folder in self.folders.items()}
-        keep_settings(self.out, self.folders, minutes=self.minutes, scored=SCORED)
+        keep_settings(self.out, self.folders, minutes=self.minutes, epochs=self.epochs, scored=SCORED)
 
     def run(self) -> None:
         """Do what is missing, a folder after the other, the default first."""
@@ -117,9 +139,8 @@ class Study:
                 (choice, seed) for choice in choices for seed in self.seeds if not self._figure(name, choice, seed)
             ]
             for number, (choice, seed) in enumerate(missing):
-                left = (len(missing) - number) * self.minutes
                 self.console.print(
-                    f"{name} [{number + 1}/{len(missing)}], {left:.0f} minutes of pretraining left", style="dim"
+                    f"{name} [{number + 1}/{len(missing)}]: {choice}, {self.length} of pretraining each", style="dim"
                 )
                 self._measure(name, choice, choices[choice], seed)
             print_table(Console(width=max(WIDTH, self.console.width)), self._table(name))
@@ -151,6 +172,8 @@ class Study:
             return
         run = self._place(name, choice, seed)
         quick = ["callbacks.pictures=0", "callbacks.knn=false", "callbacks.probe=false", "callbacks.rank=false"]
+        if self.epochs:
+            quick.append(f"epochs={self.epochs}")
         figure: dict[str, Any] = {"set": name, "choice": choice, "seed": seed, "overrides": list(overrides)}
         try:
             results = pretrain(self.folders[name], run, self.minutes, [*quick, f"seed={seed}", *overrides])
@@ -240,7 +263,7 @@ class Study:
             "epochs",
             "minutes",
         )
-        return Table(f"{name}, {self.minutes:g} minutes of pretraining each", head, rows, note)
+        return Table(f"{name}, {self.length} of pretraining each", head, rows, note)
 
     def _write(self) -> None:
         (self.out / "choices.md").write_text(

@@ -14,14 +14,14 @@ from mae.report.rerun import override
 SCRIPT = Path(__file__).resolve().parent.parent / "train_pretrain.py"
 
 
-def pretrain(folder: Path, run: Path, minutes: float, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Pretrain on a folder of classes for so many minutes, or go on with what was stopped; return the results.
+def pretrain(folder: Path, run: Path, minutes: float | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Pretrain on a folder of classes for so many minutes, or as overrides say, or go on with what was stopped; return the results.
 
     Raises:
         ValueError: The run ended otherwise than done; the message is its last line.
     """
     given = ["data=image_folder", override("data.root", str(folder.resolve())), "trainer.devices=1"]
-    given += [override("run_dir", str(run)), f"minutes={minutes:g}", *overrides]
+    given += [override("run_dir", str(run)), *([] if minutes is None else [f"minutes={minutes:g}"]), *overrides]
     given += ["resume=true"] if (run / "config.yaml").is_file() else []
     done = subprocess.run([sys.executable, str(SCRIPT), *given], capture_output=True, text=True, check=False)
     run.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def keep_settings(out: Path, folders: dict[str, Path], **settings: Any) -> None:
     Raises:
         ValueError: Those that lie there were made otherwise, or minutes leave no time.
     """
-    if settings["minutes"] <= 0:
+    if settings["minutes"] is not None and settings["minutes"] <= 0:
         raise ValueError(f"--minutes {settings['minutes']:g} leaves no time: give more than 0")
     path = out / "settings.json"
     known = read_json(path) if path.is_file() else {**settings, "folders": {}}
