@@ -139,9 +139,8 @@ class Study:
                 (choice, seed) for choice in choices for seed in self.seeds if not self._figure(name, choice, seed)
             ]
             for number, (choice, seed) in enumerate(missing):
-                self.console.print(
-                    f"{name} [{number + 1}/{len(missing)}]: {choice}, {self.length} of pretraining each", style="dim"
-                )
+                said = f"{name} [{number + 1}/{len(missing)}]: {choice}, {self.length} of pretraining each"
+                self.console.print(said, style="dim", markup=False)
                 self._measure(name, choice, choices[choice], seed)
             print_table(Console(width=max(WIDTH, self.console.width)), self._table(name))
         self.console.print(f"table    {self.out / 'choices.md'}")
