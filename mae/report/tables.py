@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table as ConsoleTable
+from rich.text import Text
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,15 @@ class Table:
 
 
 def print_table(console: Console, table: Table) -> None:
-    """Show a table on the console."""
-    shown = ConsoleTable(title=table.title, title_justify="left", title_style="bold")
+    """Show a table on the console; brackets in what users typed, such as overrides, are no markup."""
+    shown = ConsoleTable(title=Text(table.title), title_justify="left", title_style="bold")
     for number, head in enumerate(table.head):
-        shown.add_column(head, justify="left" if number < table.names else "right", overflow="fold")
+        shown.add_column(Text(head), justify="left" if number < table.names else "right", overflow="fold")
     for row in table.rows:
-        shown.add_row(*row.cells, style="bold green" if row.ours else None)
+        shown.add_row(*map(Text, row.cells), style="bold green" if row.ours else None)
     console.print(shown)
     if table.note:
-        console.print(table.note, style="dim", highlight=False)
+        console.print(table.note, style="dim", highlight=False, markup=False)
 
 
 def to_markdown(table: Table) -> str:
