@@ -250,11 +250,11 @@ def masks_of(folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> 
         batches.append(batch)
         return step(batch, batch_idx)  # type: ignore[no-any-return]
 
-    def spy(images: Tensor, plan: mae.MaskPlan) -> Any:
+    def spy(images: Tensor, plan: mae.MaskPlan, valid: Tensor | None) -> Any:
         if module.training:
             for row, index in enumerate(batches[-1].indices.tolist()):
                 masks[module.current_epoch, index, row % module.repeats] = plan.mask[row].numpy().tobytes()
-        return forward(images, plan)
+        return forward(images, plan, valid)
 
     monkeypatch.setattr(module, "training_step", training_step)
     monkeypatch.setattr(module.model, "forward", spy)
