@@ -67,8 +67,13 @@ class PixelSums:
         elsewhere: its deviation is taken to be its mean.
 
         Raises:
-            ValueError: Every pixel is of one flat colour.
+            ValueError: Every pixel is of one flat colour, or there is none.
         """
+        if not self.count:
+            raise ValueError(
+                "no pixel is there at the size that the model sees: so many are missing that none is left where images are "
+                "resized; fill them, or see the images larger (data.image_size)"
+            )
         mean = self.total / self.count
         std = np.sqrt(np.maximum(self.squares / self.count - mean**2, 0))
         flat = std <= 1e-4 * np.abs(mean)

@@ -23,18 +23,21 @@ class Reconstruction:
 
 
 @torch.no_grad()
-def reconstruct(model: MaskedModel, images: Tensor, plan: MaskPlan) -> Reconstruction:
+def reconstruct(model: MaskedModel, images: Tensor, plan: MaskPlan, valid: Tensor | None = None) -> Reconstruction:
     """Predict the hidden patches of standardised images and put them in place; what is not shown is 0, the mean colour.
+
+    Where images lack pixels, ``valid`` (B, H, W) says which are there.
 
     Where the model predicts normalised pixels, a patch is shown with its own true mean and deviation, as in the paper's
     figures: they carry no information from the model, so judge structure, not brightness.
     """
     training = model.training
     model.eval()
-    prediction = model(images, plan).prediction.float()
+    prediction = model(images, plan, valid).prediction.float()
     model.train(training)
     patches = patchify(images.float(), model.patch_size)
-    prediction = model.as_patches(prediction, gather_patches(patches, plan.masked))
+    there = None if valid is None else model.hidden_valid(valid, plan)
+    prediction = model.as_patches(prediction, gather_patches(patches, plan.masked), there)
     index = plan.masked.unsqueeze(-1).expand_as(prediction)
     predicted = torch.zeros_like(patches).scatter(1, index, prediction)
     masked, rest = plan.hide(patches), patches.masked_fill(plan.mask.unsqueeze(-1), 0.0)

@@ -63,9 +63,9 @@ def patch_figures(batches: Iterable[Batch], patch_size: int, mean: Tensor, std: 
         std: As ``mean``.
 
     Returns:
-        Of patches that hold all their pixels: ``flat_patches``, their share, and ``patch_mean_loss``, the loss on normalised pixels
-        of predicting each patch's mean: 1 but for flat patches, whose targets are near zero (the objective adds 1e-6 to the
-        variance).
+        Of patches that hold all their pixels, where there are some: ``flat_patches``, their share, and ``patch_mean_loss``, the
+        loss on normalised pixels of predicting each patch's mean: 1 but for flat patches, whose targets are near zero (the
+        objective adds 1e-6 to the variance).
     """
     flat, squares, count = 0, torch.zeros((), dtype=torch.float64), 0
     for batch in batches:
@@ -76,7 +76,7 @@ def patch_figures(batches: Iterable[Batch], patch_size: int, mean: Tensor, std: 
         target = normalize_patches(patchify(standardize(images, mean, std), patch_size)[whole])
         squares += target.square().mean(dim=-1).sum().double().cpu()
         count += len(target)
-    return {"flat_patches": flat / max(1, count), "patch_mean_loss": float(squares) / max(1, count)}
+    return {"flat_patches": flat / count, "patch_mean_loss": float(squares) / count} if count else {}
 
 
 def whole_patches(batch: Batch, patch_size: int) -> Tensor:

@@ -83,7 +83,7 @@ class MaskedModel(nn.Module, ABC):
             ValueError: Pixels are missing, and the objective does not ask which.
         """
         count = values.shape[1]
-        there = () if valid is None else (self._hidden_valid(valid, plan, count),)
+        there = () if valid is None else (self.hidden_valid(valid, plan, count),)
         target = self.target(images, plan, count, *there)
         prediction = self.objective.unpack(values)
         return MaskedOutput(self.objective.loss(prediction, target, *there), prediction, target, plan)
@@ -98,20 +98,26 @@ class MaskedModel(nn.Module, ABC):
             hidden = gather_patches(patchify(images, self.patch_size), plan.masked[:, :count])
             return self.objective.target(hidden, self._pixel_scale(), *(() if valid is None else (valid,)))
 
-    def _hidden_valid(self, valid: Tensor, plan: MaskPlan, count: int) -> Tensor:
-        """Return which values of the first ``count`` hidden patches are there, (B, count, P*P*C) bool."""
+    def hidden_valid(self, valid: Tensor, plan: MaskPlan, count: int | None = None) -> Tensor:
+        """Return which values of the hidden patches, or of the first ``count``, are there: (B, M, P*P*C) bool.
+
+        Raises:
+            ValueError: The objective does not ask.
+        """
         objective = self.objective
-        if not all("valid" in inspect.signature(part).parameters for part in (objective.target, objective.loss)):
+        asking = (objective.target, objective.loss, objective.as_patches)
+        if not all("valid" in inspect.signature(part).parameters for part in asking):
             raise ValueError(
                 f"these images lack pixels (NaN, no data, transparent), and objective={objective.title} does not ask which: give "
-                f"its target and loss a last argument `valid`, see Objective, or fill the pixels"
+                f"its target, loss and as_patches a last argument `valid`, see Objective, or fill the pixels"
             )
         shown = valid.unsqueeze(1).expand(-1, self.encoder.in_channels, -1, -1)
         return gather_patches(patchify(shown, self.patch_size), plan.masked[:, :count])
 
-    def as_patches(self, prediction: Tensor, hidden: Tensor) -> Tensor:
+    def as_patches(self, prediction: Tensor, hidden: Tensor, valid: Tensor | None = None) -> Tensor:
         """Return a prediction as standardised patches (B, M, P*P*C), to look at; ``hidden`` are the true ones."""
-        return self.objective.as_patches(prediction, hidden, self._pixel_scale())
+        there = () if valid is None else (valid,)
+        return self.objective.as_patches(prediction, hidden, self._pixel_scale(), *there)
 
     def set_grad_checkpointing(self) -> None:
         """Compute layers again on the way back, which takes less memory.

@@ -53,7 +53,7 @@ class CorruptedPatches(Objective):
             return masked_mse(prediction, target, valid)
         return colour_loss(prediction, target, None if valid is None else whole_cells(valid, self.cells))
 
-    def as_patches(self, prediction: Tensor, hidden: Tensor, scale: PixelScale) -> Tensor:
+    def as_patches(self, prediction: Tensor, hidden: Tensor, scale: PixelScale, valid: Tensor | None = None) -> Tensor:
         """Return a prediction as standardised patches; a colour is shown by the middle of its bin."""
         if not self.cells:
             return prediction
@@ -87,6 +87,8 @@ class CorruptedPatches(Objective):
         counts = torch.zeros(COLOURS, dtype=torch.float64)
         for batch in patches:
             counts += colour_labels(batch, self.cells).flatten().bincount(minlength=COLOURS).cpu()
+        if not counts.any():
+            return {}  # no patch is whole
         shares = counts[counts > 0] / counts.sum()
         return {"label_entropy": float(-(shares * shares.log()).sum())}
 

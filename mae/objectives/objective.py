@@ -88,7 +88,7 @@ class Objective(ABC):
         """Return the loss, a scalar in float32 also under autocast, of a prediction as ``unpack`` gives it, on what is valid."""
 
     @abstractmethod
-    def as_patches(self, prediction: Tensor, hidden: Tensor, scale: PixelScale) -> Tensor:
+    def as_patches(self, prediction: Tensor, hidden: Tensor, scale: PixelScale, valid: Tensor | None = None) -> Tensor:
         """Return a prediction as standardised patches (B, M, P*P*C), to look at; ``hidden`` are the true ones."""
 
     def unpack(self, values: Tensor) -> Tensor:

@@ -36,9 +36,9 @@ class Pixels(Objective):
         """Return the mean squared error, on valid pixels."""
         return masked_mse(prediction, target, valid)
 
-    def as_patches(self, prediction: Tensor, hidden: Tensor, scale: PixelScale) -> Tensor:
+    def as_patches(self, prediction: Tensor, hidden: Tensor, scale: PixelScale, valid: Tensor | None = None) -> Tensor:
         """Return a prediction as standardised patches; normalised ones by the true mean and deviation."""
-        return denormalize_patches(prediction, hidden) if self.normalize else prediction
+        return denormalize_patches(prediction, hidden, valid) if self.normalize else prediction
 
     def trivial(self, figures: Mapping[str, Any]) -> Trivial | None:
         """Return the loss of each patch's mean, where patches are normalised: that of plain ones is not measured."""
@@ -95,7 +95,7 @@ def normalize_patches(patches: Tensor, valid: Tensor | None = None) -> Tensor:
     return (patches - mean) / deviation
 
 
-def denormalize_patches(normalized: Tensor, patches: Tensor) -> Tensor:
+def denormalize_patches(normalized: Tensor, patches: Tensor, valid: Tensor | None = None) -> Tensor:
     """Undo normalize_patches with the statistics of the true patches: the inverse, and how predictions are shown."""
-    mean, deviation = patch_statistics(patches)
+    mean, deviation = patch_statistics(patches, valid)
     return normalized * deviation + mean

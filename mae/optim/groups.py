@@ -9,7 +9,10 @@ from torch import nn
 
 LayerOf = Callable[[str], int]
 ENCODER = "encoder."
-NO_DECAY_TOKENS = ("cls_token", "reg_token", "mask_token", "pos_embed", "latent", "freqs")
+NO_DECAY_TOKENS = (
+    *("cls_token", "reg_token", "mask_token", "latent"),
+    *("pos_embed", "pos_embed_win", "relative_position_bias_table", "freqs"),
+)
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:

@@ -81,8 +81,14 @@ class PretrainingModule(L.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Score the reconstruction of fixed images behind fixed masks."""
         images = standardize(batch.images, self.mean, self.std, batch.valid)
-        out = self.model(images, self.validation_plan(batch.indices, batch.valid), batch.valid)
-        self.val_loss.update(out.loss, weight=len(batch.images))
+        plan = self.validation_plan(batch.indices, batch.valid)
+        out = self.model(images, plan, batch.valid)
+        if batch.valid is None:
+            self.val_loss.update(out.loss, weight=len(images))
+        else:  # images that hide nothing are in the loss with 0, which here would make it look better
+            hidden = patch_shares(batch.valid, self.model.patch_size).gather(1, plan.masked)
+            scored = (hidden > 0).any(dim=1).sum()
+            self.val_loss.update(out.loss * len(images) / scored.clamp(min=1), weight=scored)
         self.log("val_loss", self.val_loss)
 
     def validation_plan(self, index: Tensor, valid: Tensor | None = None) -> MaskPlan:

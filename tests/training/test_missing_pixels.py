@@ -11,11 +11,15 @@ import torch
 from torch import Tensor
 
 from mae.components.registry import Part
-from mae.masking.plan import MaskPlan
+from mae.data.loading.batches import Batch
+from mae.evaluation.reconstruct import reconstruct
+from mae.evaluation.representation import patch_figures, unit_patches
+from mae.masking.plan import MaskPlan, gather_patches
 from mae.models.autoencoder import create_autoencoder
 from mae.models.create_masked_model import create_masked_model
 from mae.models.layers.patches import patch_shares, patchify
 from mae.models.masked_model import MaskedModel
+from mae.objectives.corrupted_patches import CorruptedPatches
 from mae.objectives.objective import PixelScale
 from mae.objectives.pixels import Pixels
 from tests.runs import BARE, job
@@ -107,7 +111,9 @@ def test_an_objective_that_does_not_ask_what_is_there_says_so() -> None:
     images, valid, plan = some()
     made = model(Part(None, f"{__name__}.Deaf", {}))
     made(images, plan)
-    with pytest.raises(ValueError, match=r"these images lack pixels .*does not ask which: give its target and loss"):
+    with pytest.raises(
+        ValueError, match=r"these images lack pixels .*does not ask which: give its target, loss and as_patches"
+    ):
         made(images, plan, valid)
 
 
@@ -160,3 +166,42 @@ def test_the_model_by_the_public_function_takes_a_map_too() -> None:
     images, valid, plan = some()
     made = create_autoencoder("vit_tiny_patch16_224", 16, decoder_width=16, decoder_depth=1, decoder_heads=2, **TINY)
     assert torch.isfinite(made(torch.where(valid.unsqueeze(1), images, torch.nan), plan, valid).loss)
+
+
+def test_a_perfect_prediction_is_shown_as_what_is_there() -> None:
+    images, valid, plan = some()
+    made = model(Part("pixels"))
+    images = torch.where(valid.unsqueeze(1), images, 0.0)
+    there = made.hidden_valid(valid, plan)
+    hidden = gather_patches(patchify(images, 4), plan.masked)
+    shown = made.as_patches(made.target(images, plan, None, there), hidden, there)
+    assert torch.allclose(shown[there], hidden[there], atol=1e-5)
+    parts = reconstruct(made, images, plan, valid)
+    assert all(torch.isfinite(part).all() for part in vars(parts).values())
+
+
+def test_images_that_hide_nothing_do_not_better_the_validation_loss(tmp_path: Path) -> None:
+    run = job("pretrain", tmp_path / "run", *BARE)
+    module, size = run.module, run.module.model.encoder.image_size
+    module.log = lambda *values, **options: None  # of a trainer
+    images = torch.randint(0, 256, (4, 1, *size), dtype=torch.uint8)
+    valid = torch.ones(4, *size, dtype=torch.bool)
+    valid[2:] = False
+    numbers = torch.arange(4)
+    with torch.no_grad():
+        module.eval().validation_step(Batch(images, numbers, numbers, (), valid), 0)
+        found = module.val_loss.compute()
+        module.val_loss.reset()
+        module.validation_step(Batch(images[:2], numbers[:2], numbers[:2]), 0)
+    assert torch.allclose(found, module.val_loss.compute(), atol=1e-5)
+
+
+def test_where_no_patch_is_whole_nothing_is_said_of_patches() -> None:
+    images, numbers = torch.rand(2, 3, 16, 16), torch.arange(2)
+    valid = torch.ones(2, 16, 16, dtype=torch.bool)
+    valid[:, ::4, ::4] = False
+    batch = Batch(images, numbers, numbers, (), valid)
+    zero, one = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
+    assert patch_figures([batch], 4, zero, one) == {}
+    colours = CorruptedPatches()
+    assert colours.figures(unit_patches([batch], 4)) == {}

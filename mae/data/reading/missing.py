@@ -47,13 +47,15 @@ def missing_in_picture(opened: Image.Image) -> np.ndarray | None:
     alpha = None
     if "A" in opened.getbands():
         alpha = np.asarray(opened.getchannel("A"))
+    elif opened.mode.startswith("I") and isinstance(opened.info.get("transparency"), int):
+        alpha = np.asarray(opened) != opened.info["transparency"]
     elif "transparency" in opened.info and opened.mode in ("1", "L", "P", "RGB"):
         alpha = np.asarray(opened.convert("RGBA").getchannel("A"))
     missing = None if alpha is None else alpha == 0
     nodata = parse_nodata(getattr(opened, "tag_v2", {}).get(NODATA))
     if nodata is not None or opened.mode == "F":
-        pixels = np.asarray(opened)
-        found = missing_in_array(pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels[None], nodata)
+        pixels = np.atleast_3d(np.asarray(opened)).transpose(2, 0, 1)
+        found = missing_in_array(pixels[: len(pixels) - ("A" in opened.getbands())], nodata)
         missing = found if missing is None else missing if found is None else missing | found
     return missing if missing is not None and missing.any() else None
 
@@ -69,6 +71,8 @@ def filled(image: Tensor, missing: Tensor) -> Tensor:
 
 def _as(value: float, dtype: np.dtype[Any]) -> np.ndarray:
     """Return a value as an array of this type holds it; one that it cannot hold equals none of its numbers."""
+    if dtype.kind == "b":
+        return np.array(bool(value)) if value in (0, 1) else np.array(np.nan)
     if dtype.kind in "iu" and not (value.is_integer() and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max):
         return np.array(np.nan)
     with np.errstate(over="ignore"):

@@ -184,7 +184,7 @@ class SegmentationDataset(ImageDataset):
     """As ``ImageDataset``, with masks in place of labels: (R, H, W) uint8, of the same windows, flipped with their images.
 
     A mask is cut at full scale, also where its image is decoded at a reduced one and its window moved to that grid, which is less
-    than a 224th of the side.
+    than a 224th of the side. Where a pixel is missing it has no label.
     """
 
     def example(self, candidate: int, epoch: int, index: int) -> tuple[Crops, Any]:
@@ -196,4 +196,5 @@ class SegmentationDataset(ImageDataset):
         for rng in self.chance(epoch, index):  # drawn anew, as for the image: the same windows, and the same flips
             part = nearest_crop(mask, self.transform.draw(picture.size, rng), self.transform.image_size)
             parts.append(self.transform.finish(part, rng))
-        return self.crops(picture, epoch, index), torch.stack(parts)
+        crops, masks = self.crops(picture, epoch, index), torch.stack(parts)
+        return crops, masks if crops.valid is None else masks.masked_fill(~crops.valid, IGNORE)

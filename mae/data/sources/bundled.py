@@ -15,7 +15,8 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.transforms.v2 import functional as TF
 
-from mae.data.reading.decode import Picture, TensorPicture
+from mae.data.reading.decode import Picture, TensorPicture, filled_picture
+from mae.data.reading.missing import missing_in_picture
 from mae.data.source import Source, Subset
 from mae.data.splits import Splits, hold_out, with_validation
 
@@ -65,9 +66,14 @@ class TorchvisionSource(Source):
     def open(self, index: int) -> Picture:
         """Open an image, which decodes it."""
         picture = self.dataset[index][0]
+        found = missing_in_picture(picture)
         if picture.mode not in ("L", "RGB"):
             picture = picture.convert("RGB")
-        return TensorPicture(TF.pil_to_tensor(picture))
+        pixels = TF.pil_to_tensor(picture)
+        if found is None:
+            return TensorPicture(pixels)
+        missing = torch.from_numpy(found)
+        return TensorPicture(filled_picture(pixels, missing, self.name(index)), missing)
 
     def name(self, index: int) -> str:
         """Return the number."""

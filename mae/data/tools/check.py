@@ -86,7 +86,7 @@ def examine(source: Source, index: int, tiny: int) -> Examined:
         if isinstance(picture, EncodedPicture) and (frames := _frames(picture)) > 1:
             wrong.append(("animated", f"{frames} frames"))
         if picture.missing is not None:
-            wrong.append(("missing pixels", f"{picture.missing.float().mean():.2%} of them"))
+            wrong.append(("missing pixels", f"{int(picture.missing.sum()):,} of {picture.missing.numel():,}"))
     except UnreadableImageError as error:
         wrong.append(_unreadable(error))
     try:

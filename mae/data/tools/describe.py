@@ -92,9 +92,8 @@ def measure_one(source: Source, index: int) -> Measured | None:
         return None
     classes = None if mask is None else np.bincount(mask.flatten(), minlength=IGNORE + 1)
     there = None if picture.missing is None else ~picture.missing
-    return Measured(
-        PixelSums.of(image, there).per_image(), (image.shape[-2], image.shape[-1]), image.dtype != torch.uint8, classes
-    )
+    sums = PixelSums.of(image, there).per_image()
+    return Measured(sums, (image.shape[-2], image.shape[-1]), image.dtype != torch.uint8, classes)
 
 
 def histogram(values: Sequence[int] | np.ndarray) -> list[str]:

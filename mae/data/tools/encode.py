@@ -63,6 +63,8 @@ def stored(picture: Picture, short_side: int | None, quality: int = QUALITY) -> 
     image, missing = shrunk(picture, short_side), picture.missing
     if missing is not None:
         missing = ~cut_missing(missing, Window(0, 0, *picture.size), (image.shape[-2], image.shape[-1]))
+        if missing.all():  # so few pixels are there that none would be left: the picture keeps its size
+            return own or encoded(picture.decode(), missing=picture.missing)
     return encoded(image, quality if own is not None and own.suffix in PHOTOGRAPHS else None, missing)
 
 

@@ -102,10 +102,12 @@ def encode_one(source: Source, index: int, options: PackOptions) -> Packed:
     """Return an image as it is to be stored; it has been read back as a run will read it."""
     try:
         content = stored(source.open(index), options.short_side, options.quality)
-        image = open_member(content.data, f"{source.name(index)} as {content.suffix}").decode()
+        picture = open_member(content.data, f"{source.name(index)} as {content.suffix}")
+        image = picture.decode()
     except UnreadableImageError as error:
         return Packed(index, None, None, str(error))
-    return Packed(index, content, PixelSums.of(image).per_image())
+    there = None if picture.missing is None else ~picture.missing
+    return Packed(index, content, PixelSums.of(image, there).per_image())
 
 
 def _pack_split(name: str, source: Source, log: PackingLog, options: PackOptions, workers: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from timm.layers import DropPath, LayerScale
+from timm.layers import DropPath, HybridEmbed, LayerScale
 from timm.models.beit import Beit
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
@@ -56,21 +56,23 @@ def encoder_arguments(vit: ViT) -> dict[str, Any]:
     name, block = vit_name(vit), vit.blocks[0]
     plain: Any = meta_model(name)
     traits, usual = _traits(vit), _traits(plain)
-    ratio = _mlp_ratio(vit)
+    hidden = _hidden(vit)  # timm rounds down what it makes of a ratio
     return {
         "name": name,
         "image_size": tuple(vit.patch_embed.img_size),
-        "in_channels": vit.patch_embed.proj.in_channels,
-        "patch_size": own_patch_size(name, vit),
+        "in_channels": vit.in_chans,
+        "patch_size": None if isinstance(vit.patch_embed, HybridEmbed) else own_patch_size(name, vit),
         "positions": "learned" if vit.pos_embed is None or vit.pos_embed.requires_grad else "sincos",
         "width": vit.embed_dim,
         "depth": len(vit.blocks),
         "heads": block.attn.num_heads,
-        "mlp_ratio": None if ratio == _mlp_ratio(plain) else ratio,
+        "mlp_ratio": None
+        if hidden / vit.embed_dim == _hidden(plain) / plain.embed_dim
+        else (hidden + 0.5) / vit.embed_dim,
         "norm_eps": next((part.eps for part in vit.blocks.modules() if isinstance(part, nn.LayerNorm)), None),
         "drop_path": max((part.drop_prob for part in vit.modules() if isinstance(part, DropPath)), default=0.0),
         "class_tokens": max(1, 0 if vit.cls_token is None else vit.cls_token.shape[1]),
-        "options": {key: value for key, value in traits.items() if value != usual[key]},
+        "options": {key: value for key, value in traits.items() if value != usual.get(key)},
     }
 
 
@@ -92,11 +94,10 @@ def same_tokens(vit: ViT, twin: ViT, image_size: tuple[int, int], channels: int)
     return torch.equal(*found)
 
 
-def _mlp_ratio(vit: ViT) -> float:
-    """Return the hidden width of an MLP over the width, as timm's argument has it."""
+def _hidden(vit: ViT) -> int:
+    """Return the hidden width of an MLP."""
     mlp = vit.blocks[0].mlp
-    hidden = mlp.fc2.in_features if hasattr(mlp, "fc2") else mlp.w3.in_features
-    return float(hidden / vit.embed_dim)
+    return int(mlp.fc2.in_features if hasattr(mlp, "fc2") else mlp.w3.in_features)
 
 
 def _traits(vit: ViT) -> dict[str, Any]:

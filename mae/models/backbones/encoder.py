@@ -145,9 +145,10 @@ class Encoder(PatchBackbone):
     def from_vit(cls, vit: nn.Module) -> Encoder:
         """Return an encoder around a ViT object of one's own: of a class of timm's that can be pretrained, or derived from it.
 
-        The object is held as it is, changed layers, hooks and all, and loses its classifier; a norm behind its pooling becomes its
-        last one. Where timm's name and options build the same, which is tried, it saves and loads as one by name does; where not,
-        ``mae.save`` refuses it, and ``encoder.vit.state_dict()`` holds what it learned.
+        The object is held as it is, changed blocks and their hooks too, and loses its classifier; a norm behind its pooling becomes
+        its last one. Its own ``forward`` is not called. Where timm's name and options build the same, which is tried, it trains,
+        saves and loads as one by name does; where not, it is for a loop of one's own: ``mae.save`` and ``PretrainingModule`` refuse
+        what no file can describe, and ``encoder.vit.state_dict()`` holds what it learned.
 
         Raises:
             ValueError: Its patches cannot be hidden, or it takes images of any size.
@@ -160,7 +161,8 @@ class Encoder(PatchBackbone):
         encoder._hold(vit_name(found), found)
         encoder.config = {}
         try:
-            twin = cls(**encoder_arguments(found))
+            with torch.random.fork_rng(devices=[]):
+                twin = cls(**encoder_arguments(found))
             twin.vit.load_state_dict(found.state_dict())
             if same_tokens(found, twin.vit, encoder.image_size, encoder.in_channels):
                 encoder.config = twin.config

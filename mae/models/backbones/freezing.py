@@ -10,6 +10,8 @@ from torch import nn
 
 from mae.models.backbones.places import ViT
 
+EMBEDDINGS = "patch_embed|pos_embed|pos_embed_win|cls_token|reg_token|norm_pre|rope|rel_pos_bias|shared_rel_pos"
+"""Parts of a timm ViT that stand before its blocks, or that all of them use."""
 ATTENTION_HALF = ("norm1", "proj", "attn", "ls1", "gamma_1", "drop_path1")
 """What a block of timm's does before its MLP; a layer scale is a module or a parameter, ``proj`` is on Hiera's shortcut."""
 
@@ -19,7 +21,7 @@ def vit_layer(name: str, depth: int) -> int:
     block = re.match(r"vit\.blocks\.(\d+)\.", name)
     if block:
         return int(block.group(1)) + 1
-    if re.match(r"vit\.(patch_embed|pos_embed|cls_token|reg_token|norm_pre|rope)\b", name):
+    if re.match(rf"vit\.({EMBEDDINGS})\b", name):
         return 0
     return depth + 1
 

@@ -235,6 +235,20 @@ def mask_unit(name: str, options: Mapping[str, Any], patch_size: int | None) -> 
     shape = {
         key: options.get(key, getattr(own, key)) for key in ("mask_unit_size", "q_pool", "q_stride", "patch_stride")
     }
+    for key in ("mask_unit_size", "q_stride", "patch_stride"):
+        pair = shape[key]
+        if not (
+            isinstance(pair, tuple)
+            and len(pair) == 2
+            and pair[0] == pair[1]
+            and isinstance(pair[0], int)
+            and pair[0] > 0
+        ):
+            raise ValueError(f"model.options.{key}={options.get(key)} is not two equal whole numbers, such as [2,2]")
+    if not isinstance(options.get("stages", ()), tuple):
+        raise ValueError(
+            f"model.options.stages={options['stages']} is not a list of how many blocks each stage has, such as [1,2]"
+        )
     stages = len(options.get("stages", own.stage_ends))
     side, pooled = shape["mask_unit_size"][0], shape["q_stride"][0] ** (stages - 1)
     if shape["q_pool"] != stages - 1 or tuple(shape["mask_unit_size"]) != (pooled, pooled):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import timm
 import torch
-from timm.layers import HybridEmbed, PatchEmbed
+from timm.layers import HybridEmbed, PatchDropout, PatchEmbed
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -90,10 +90,23 @@ def check_vit(name: str, model: nn.Module) -> ViT:
             f"model.name={name!r} is of the class {kind}, and no plain ViT: {why}; choose a ViT such as "
             f"vit_small_patch16_224"
         )
-    known = (VisionTransformer._pos_embed, Eva._pos_embed, None)  # RelPos and Beit have none
-    if getattr(type(model), "_pos_embed", None) not in known:
+    own = type(model)
+    if getattr(own, "_pos_embed", None) not in (
+        VisionTransformer._pos_embed,
+        Eva._pos_embed,
+        None,
+    ):  # RelPos, Beit: none
         raise ValueError(
             f"model.name={name!r} is of the class {kind}, which places its tokens in its own way: choose a plain ViT"
+        )
+    if own.forward_features not in {known.forward_features for known in get_args(ViT)}:
+        raise ValueError(
+            f"model.name={name!r} is of the class {kind}, whose own forward_features would be passed over: choose a plain ViT, or "
+            f"make it a PatchBackbone"
+        )
+    if isinstance(getattr(model, "patch_drop", None), PatchDropout):
+        raise ValueError(
+            f"model.options.patch_drop_rate of {name} drops patches at random, which a masking does here: leave it out"
         )
     if not isinstance(model.patch_embed, PatchEmbed | HybridEmbed):
         raise ValueError(

@@ -61,7 +61,7 @@ class ReconstructionPictures(L.Callback):
         valid = None if shown.valid is None else shown.valid.to(device)
         images = standardize(shown.images.to(device), module.mean, module.std, valid)
         plan = module.validation_plan(shown.indices.to(device), valid)
-        parts = reconstruct(module.model, images, plan)
+        parts = reconstruct(module.model, images, plan, valid)
         # What a diverged model predicts is no number, and is shown black.
         rows = [self._visible(part, module).nan_to_num().cpu() for part in vars(parts).values()]
         return self.paint(rows, path)

@@ -16,12 +16,15 @@ from mae.data.datamodule import ImageData
 from mae.data.inspection import inspect_images
 from mae.data.loading.batches import ImageDataset, collate
 from mae.data.open_splits import open_splits
-from mae.data.reading.decode import EncodedPicture, Picture, UnreadableImageError
+from mae.data.reading.decode import EncodedPicture, Picture, TensorPicture, UnreadableImageError
 from mae.data.reading.transforms import EvalTransform, TrainTransform, Window, cut_missing
 from mae.data.shards.shard_source import open_member
+from mae.data.sources.array_files import to_picture
 from mae.data.sources.files import FileSource
-from mae.data.statistics import PixelSums, standardize
+from mae.data.statistics import PixelSums, measure_pixels, standardize
+from mae.data.tools.describe import measure_one
 from mae.data.tools.encode import stored
+from mae.data.tools.pack import PackOptions, encode_one
 
 HOLE = (slice(2, 5), slice(1, 4))
 """Rows and columns of the pixels that are missing."""
@@ -241,3 +244,62 @@ def test_a_packed_picture_keeps_its_hole(kind: str, short_side: int | None) -> N
     else:
         assert image.shape[-2:] == (4, 5)
         assert torch.equal(again.missing, ~cut_missing(hole(), Window(0, 0, 8, 10), (4, 5)))
+
+
+def test_a_grey_png_of_sixteen_bits_has_a_transparent_value() -> None:
+    pixels = np.random.default_rng(5).integers(1, 60_000, (8, 10)).astype(np.uint16)
+    pixels[HOLE] = 7
+    picture = encoded(Image.fromarray(pixels), "PNG", transparency=7)
+    picture.decode()
+    assert picture.missing is not None and picture.missing[HOLE].all()
+    assert torch.equal(picture.missing, torch.from_numpy(pixels == 7))
+
+
+def test_alpha_is_no_channel_that_holds_no_data_and_one_bit_holds_no_255() -> None:
+    opaque = np.concatenate([noise(3) | 1, np.full((8, 10, 1), 255, np.uint8)], axis=2)
+    opaque[HOLE] = (0, 0, 0, 255)
+    picture = nodata(opaque, "0", "RGBA")
+    picture.decode()
+    assert picture.missing is not None and torch.equal(picture.missing, hole())
+    bits = encoded_bits(noise(1)[..., 0] > 127)
+    bits.decode()
+    assert bits.missing is None
+
+
+def encoded_bits(values: np.ndarray) -> EncodedPicture:
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    info[42113] = "255"
+    info.tagtype[42113] = 2
+    return encoded(Image.fromarray(values), "TIFF", tiffinfo=info)
+
+
+def sparse() -> TensorPicture:
+    """Return 64x64 floats of which every second pixel is there, each way."""
+    values = np.full((1, 64, 64), np.nan, np.float32)
+    values[:, ::2, ::2] = np.random.default_rng(6).random((1, 32, 32))
+    return to_picture(values, "a.npy")
+
+
+def test_where_no_pixel_is_left_at_the_model_s_size_that_is_said() -> None:
+    with pytest.raises(ValueError, match=r"no pixel is there at the size that the model sees.*data\.image_size\)$"):
+        measure_pixels([(torch.zeros(1, 4, 4), torch.zeros(4, 4, dtype=torch.bool))])
+
+
+def test_a_picture_of_which_packing_would_leave_nothing_keeps_its_size() -> None:
+    content = stored(sparse(), 32)
+    again = open_member(content.data, f"a{content.suffix}")
+    assert again.decode().shape == (1, 64, 64)
+    assert again.missing is not None and again.missing.float().mean() == 0.75
+
+
+def test_packing_measures_the_pixels_that_are_there(tmp_path: Path) -> None:
+    values = np.random.default_rng(7).random((1, 8, 10)).astype(np.float32)
+    values[0][HOLE] = np.nan
+    np.save(tmp_path / "a.npy", np.concatenate([values, values]))
+    source = open_splits("arrays", root=str(tmp_path / "a.npy")).whole
+    assert source is not None
+    packed, measured = encode_one(source, 0, PackOptions()), measure_one(source, 0)
+    assert packed.sums is not None and measured is not None
+    there = values[np.isfinite(values)].astype(np.float64)
+    for sums in (packed.sums, measured.sums):
+        assert sums.total == pytest.approx([there.mean()]) and sums.squares == pytest.approx([(there**2).mean()])

@@ -13,10 +13,11 @@ import torch
 from mae.data.loading.batches import ImageDataset, collate
 from mae.data.reading.transforms import TrainTransform, Window
 from mae.data.segmentation.mask_folders import SegmentationSource
-from mae.data.segmentation.masks import SegmentationDataset, nearest_crop
+from mae.data.segmentation.masks import IGNORE, SegmentationDataset, nearest_crop
 from mae.data.splits import Splits
 from tests.data.masked import (
     SIDE,
+    board,
     checked,
     data_module,
     epoch,
@@ -133,6 +134,18 @@ def test_a_stopped_epoch_goes_on_with_the_very_next_masks(tmp_path: Path) -> Non
     again.sampler.set_epoch(1)
     again.load_state_dict(loader.state_dict())
     assert same(whole, [*first, *again])
+
+
+def test_missing_pixels_have_no_label(tmp_path: Path) -> None:
+    image, mask = np.full((40, 40, 4), 200, np.uint8), board(2, 40, 40)
+    image[:15, :, 3] = 0
+    for name in ("a", "b"):
+        write_pair(tmp_path / f"images/{name}.png", tmp_path / f"masks/{name}.png", mask, image)
+    splits, _ = checked(tmp_path)
+    assert splits.whole is not None
+    item = SegmentationDataset(splits.whole, TrainTransform((16, 16), 0.5), 3, repeats=4)[0, 0]
+    assert item.valid is not None and not item.valid.all()
+    assert torch.equal(item.label == IGNORE, ~item.valid)
 
 
 def test_images_are_those_that_come_without_masks(pictures: SegmentationSource) -> None:

@@ -21,6 +21,11 @@ from mae.objectives.objective import OBJECTIVES
 SMALL: dict[str, Any] = {"img_size": (16, 24), "patch_size": 4, "embed_dim": 24, "depth": 2, "num_heads": 2}
 
 
+class Own(VisionTransformer):  # type: ignore[misc]
+    def forward_features(self, x: Tensor, **options: Any) -> Tensor:
+        return 5 * super().forward_features(x, **options)
+
+
 class Loud(Block):  # type: ignore[misc]
     def forward(self, x: Tensor) -> Tensor:
         return 2 * super().forward(x)
@@ -39,6 +44,7 @@ OBJECTS: dict[str, Callable[[], nn.Module]] = {
     "rotary": lambda: timm.create_model("vit_small_patch16_dinov3", **SMALL, dynamic_img_size=False),
     "swiglu": lambda: timm.create_model("eva02_tiny_patch14_224", **SMALL),
     "biases": lambda: timm.create_model("vit_relpos_small_patch16_224", **SMALL),
+    "rounded width": lambda: timm.create_model("eva02_tiny_patch14_224", **{**SMALL, "embed_dim": 152}),
     "beit": lambda: timm.create_model("beit_base_patch16_224", **SMALL),
 }
 
@@ -83,6 +89,13 @@ def test_one_that_no_options_build_trains_and_is_not_saved_wrongly(tmp_path: Pat
     assert not list(tmp_path.iterdir())
 
 
+def test_a_hybrid_of_timm_s_saves() -> None:
+    encoder = Encoder.from_vit(
+        timm.create_model("vit_tiny_r_s16_p8_224", img_size=64, embed_dim=24, depth=1, num_heads=2)
+    )
+    assert encoder.config["name"] == "vit_tiny_r_s16_p8_224" and encoder.in_channels == 3
+
+
 def test_dropout_that_one_image_does_not_show_is_seen() -> None:
     vit = VisionTransformer(**SMALL)
     vit.blocks[1].mlp.drop1 = nn.Dropout(0.3)
@@ -93,9 +106,33 @@ def test_dropout_that_one_image_does_not_show_is_seen() -> None:
     ("vit", "says"),
     [
         (nn.Linear(2, 2), r"of the class Linear, and no plain ViT"),
+        (Own(**SMALL), r"of the class Own, whose own forward_features would be passed over"),
+        (
+            VisionTransformer(**SMALL, patch_drop_rate=0.5),
+            r"drops patches at random, which a masking does here: leave it out$",
+        ),
         (VisionTransformer(**SMALL, dynamic_img_size=True), r"takes images of any size.*dynamic_img_size=False$"),
     ],
 )
 def test_what_cannot_be_held_is_refused(vit: nn.Module, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         Encoder.from_vit(vit)
+
+
+def test_dropping_patches_at_random_is_refused_by_name_too() -> None:
+    says = r"patch_drop_rate of .* drops patches at random, which a masking does here: leave it out$"
+    with pytest.raises(ValueError, match=says):
+        Encoder("vit_tiny_patch16_224", 16, patch_size=4, width=24, depth=1, heads=2, options={"patch_drop_rate": 0.5})
+
+
+def test_the_generator_is_left_where_it_was() -> None:
+    vit = VisionTransformer(**SMALL)
+    before = torch.get_rng_state()
+    Encoder.from_vit(vit)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_layer_that_its_class_does_not_have_is_held() -> None:
+    vit = timm.create_model("vit_relpos_small_patch16_224", **SMALL)
+    vit.pos_drop = nn.Dropout(0.1)
+    assert Encoder.from_vit(vit).config == {}

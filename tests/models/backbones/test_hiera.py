@@ -171,6 +171,16 @@ def test_levels_are_those_of_the_last_stage() -> None:
         ({"options": {"stages": [1, 1]}}, r"with 2 stages choose q_pool=1 and mask_unit_size=\[2,2\]$"),
         ({"options": {**OPTIONS, "img_size": 32}}, r"model\.options\.img_size is set by the encoder itself"),
         ({"options": {**OPTIONS, "sizes": 3}}, r"timm cannot build hiera_tiny_224 with these options"),
+        (
+            {"options": {**OPTIONS, "mask_unit_size": 4}},
+            r"mask_unit_size=4 is not two equal whole numbers, such as \[2,2\]$",
+        ),
+        ({"options": {**OPTIONS, "q_stride": [2, 1]}}, r"q_stride=\(2, 1\) is not two equal whole numbers"),
+        (
+            {"options": {**OPTIONS, "patch_stride": [4, 2]}, "patch_size": None},
+            r"patch_stride=\(4, 2\) is not two equal whole numbers",
+        ),
+        ({"options": {**OPTIONS, "stages": 3}}, r"model\.options\.stages=3 is not a list of how many blocks"),
         ({"width": 10, "heads": 4}, r"model\.width=10 is not divisible by model\.heads=4"),
         ({"init": "torch"}, r"model\.init='torch' is not for hiera_tiny_224: choose mae or timm"),
     ],
@@ -186,3 +196,10 @@ def test_an_image_of_one_unit_hides_nothing() -> None:
         create_autoencoder("vit_tiny_patch16_224", (16, 24), patch_size=32)
     with pytest.raises(ValueError, match=r"hides 1 of 1 patches|at least one must"):
         MaskPlan.from_noise(torch.rand(1, 1), HieraEncoder("hiera_tiny_224", 32).grid, 0.75)
+
+
+def test_the_table_of_windows_belongs_to_the_embeddings_and_does_not_decay() -> None:
+    model = HieraEncoder("hiera_small_abswin_256", 32, patch_size=8, width=16, options=OPTIONS)
+    groups = parameter_groups(autoencoder(model), 1.0, 0.1, layer_decay=0.5, depth=4, layer_of=model.layer_of)
+    held = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    assert held[id(model.vit.pos_embed_win)] == held[id(model.vit.pos_embed)] == (0.5**5, 0.0)

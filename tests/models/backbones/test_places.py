@@ -287,3 +287,14 @@ def test_the_last_mlp_of_a_block_can_be_tuned_alone(family: str) -> None:
     assert {name.split(".")[2] for name in learns if name.startswith("blocks.1.")} >= {"norm2", "mlp"}
     assert not [name for name in learns if name.split(".")[2:3] in (["norm1"], ["attn"], ["gamma_1"])]
     assert not [name for name in learns if name.startswith(("blocks.0.", "patch_embed", "pos_embed"))]
+
+
+@pytest.mark.parametrize("family", ["shared biases", "shared biases, BEiT", "biases, BEiT"])
+def test_biases_do_not_decay_and_shared_ones_belong_to_no_last_layer(family: str) -> None:
+    model = autoencoder(family)
+    groups = parameter_groups(model, 1.0, 0.1, layer_decay=0.5, depth=2, layer_of=model.encoder.layer_of)
+    held = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    tables = [(name, p) for name, p in model.encoder.named_parameters() if name.endswith("bias_table")]
+    assert tables
+    for name, table in tables:
+        assert held[id(table)] == ((0.25 if ".0." in name else 0.5) if ".blocks." in name else 0.125, 0.0)
